@@ -1,0 +1,238 @@
+"""Break the rules one at a time, in a copy, and see that a test notices each (`make mutants`).
+
+Two kinds of damage: one entry taken out of a table of rules, and one safeguard taken out of the code.
+A mutant that no test kills is a rule that nobody watches over. Exits with 1 if any survives, with 2
+if the mutants could not be tried: tests fail without damage, or a safeguard's text is gone.
+"""
+
+import argparse
+import ast
+import os
+import queue
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+#: The safeguards that are taken out, with what stands in their place.
+SAFEGUARDS: Final = Path(__file__).with_name("safeguards.toml")
+#: What a copy needs for the tests to run in it.
+COPIED: Final = ("titus_celery", "tests", "pyproject.toml")
+#: Copies, and so mutants tried at once.
+COPIES: Final = 2
+#: A mutant that goes round in circles is noticed too (seconds).
+PATIENCE: Final = 120
+
+#: Tables of rules: file, name, and the tests that must notice when a part of an entry goes.
+TABLES: Final = (
+    ("titus_celery/core/states.py", "STEPS", ("tests/unit/test_states.py", "tests/unit/test_lifecycle.py")),
+    ("titus_celery/core/reasons.py", "ENDS", ("tests/unit/test_reasons.py", "tests/unit/test_retry.py")),
+    (
+        "titus_celery/core/lifecycle.py",
+        "_DEADLINES_OF",
+        ("tests/unit/test_lifecycle_ends.py", "tests/unit/test_lifecycle.py"),
+    ),
+    ("titus_celery/grpc/status.py", "STATUS", ("tests/grpc_api/test_errors.py",)),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """One damaged file, and the tests that should fail for it."""
+
+    name: str
+    file: str
+    source: str
+    tests: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of a mutant: the test that killed it, or "" if it survived."""
+
+    mutant: Mutant
+    killer: str
+
+
+class CannotTryError(Exception):
+    """The mutants would prove nothing."""
+
+
+# ------------------------------------------------------------------------------------------ making them
+
+
+def from_tables() -> Iterator[Mutant]:
+    """A mutant for each element of each entry of the tables, and for each entry that has none."""
+    for file, table, tests in TABLES:
+        source = (ROOT / file).read_text()
+        entries = table_of(ast.parse(source), table)
+        for key, value in zip(entries.keys, entries.values, strict=True):
+            assert key is not None, f"{table} unpacks another table"
+            row = ast.unparse(key)
+            parts = elements_of(value)
+            for part in parts:
+                name = f"{table}: {row} without {ast.unparse(part)}"
+                yield Mutant(name, file, cut(source, part, part), tests)
+            if not parts and not is_empty(value):
+                yield Mutant(f"{table}: without {row}", file, cut(source, key, value), tests)
+
+
+def table_of(module: ast.Module, name: str) -> ast.Dict:
+    """The dict display that the module gives this name, read-only wrapper or not."""
+    for node in module.body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == name:
+            found = next((part for part in ast.walk(node) if isinstance(part, ast.Dict)), None)
+            if found:
+                return found
+    raise CannotTryError(f"there is no table {name}")
+
+
+def elements_of(value: ast.expr) -> list[ast.expr]:
+    """The elements of a tuple, set or frozenset({...}); none for anything else."""
+    if isinstance(value, ast.Call) and ast.unparse(value.func) == "frozenset":
+        return elements_of(value.args[0]) if value.args else []
+    return value.elts if isinstance(value, ast.Tuple | ast.Set) else []
+
+
+def is_empty(value: ast.expr) -> bool:
+    """Whether the entry holds a collection of nothing, so that there is nothing to take out."""
+    return ast.unparse(value) in ("()", "frozenset()")
+
+
+def cut(source: str, first: ast.expr, last: ast.expr) -> str:
+    """*source* without what stands from *first* to *last*, and without the comma after it."""
+    assert last.end_lineno and last.end_col_offset is not None
+    lines = source.encode().splitlines(keepends=True)
+    start = len(b"".join(lines[: first.lineno - 1])) + first.col_offset
+    end = len(b"".join(lines[: last.end_lineno - 1])) + last.end_col_offset
+    rest = re.sub(rb"\A\s*,", b"", source.encode()[end:])
+    return emptied(source.encode()[:start] + rest).decode()
+
+
+def emptied(source: bytes) -> bytes:
+    """What lost its last element, written so that it is still of its kind."""
+    source = re.sub(rb"frozenset\(\{\s*\}\)", b"frozenset()", source)
+    # One element and its comma may have been all that a tuple had.
+    return re.sub(rb"\(\s*,?\s*\)(?=,\n)", b"()", source)
+
+
+def from_safeguards() -> Iterator[Mutant]:
+    """A mutant for each safeguard of the list."""
+    for guard in tomllib.loads(SAFEGUARDS.read_text())["safeguard"]:
+        source = (ROOT / guard["file"]).read_text()
+        if (count := source.count(guard["old"])) != 1:
+            raise CannotTryError(
+                f"{guard['name']}: its text stands {count} times in {guard['file']}, not once"
+            )
+        damaged = source.replace(guard["old"], guard["new"])
+        yield Mutant(guard["name"], guard["file"], damaged, tuple(guard["tests"]))
+
+
+# ------------------------------------------------------------------------------------------ trying them
+
+
+class Copy:
+    """A copy of the checkout in which one mutant after the other lives."""
+
+    def __init__(self, place: Path) -> None:
+        self._place = place
+        for name in COPIED:
+            if (ROOT / name).is_dir():
+                shutil.copytree(ROOT / name, place / name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(ROOT / name, place / name)
+
+    def try_out(self, mutant: Mutant) -> Verdict:
+        """Run the mutant's tests against it."""
+        intact = (self._place / mutant.file).read_text()
+        self._write(mutant.file, mutant.source)
+        try:
+            return Verdict(mutant, self.first_failure(mutant.tests))
+        finally:
+            self._write(mutant.file, intact)
+
+    def first_failure(self, tests: tuple[str, ...]) -> str:
+        """The first of *tests* to fail here; "" if all pass."""
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", "not full"]
+        try:
+            done = subprocess.run(
+                [*command, "--hypothesis-seed=0", *tests],
+                cwd=self._place,
+                env={**os.environ, "PYTHONPATH": str(self._place)},
+                capture_output=True,
+                text=True,
+                timeout=PATIENCE,
+            )
+        except subprocess.TimeoutExpired:
+            return f"(took longer than {PATIENCE} s)"
+        if done.returncode == 0:
+            return ""
+        found = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
+        if not found or "::" not in found[1]:
+            # What does not even load is no mutant.
+            raise CannotTryError(f"pytest {' '.join(tests)}: {done.stdout[-2_000:]}{done.stderr[-2_000:]}")
+        return found[1]
+
+    def _write(self, file: str, source: str) -> None:
+        path = self._place / file
+        path.write_text(source)
+        # Two writes within a second look alike to Python's cache.
+        for cached in path.parent.glob(f"__pycache__/{path.stem}.*"):
+            cached.unlink()
+
+
+def verdicts(mutants: list[Mutant], place: Path) -> Iterator[Verdict]:
+    """What becomes of each mutant, in order; CannotTryError if tests fail without damage."""
+    copies: queue.SimpleQueue[Copy] = queue.SimpleQueue()
+    for number in range(COPIES):
+        copies.put(Copy(place / str(number)))
+    every_test = tuple(dict.fromkeys(test for mutant in mutants for test in mutant.tests))
+    intact = copies.get()
+    if failure := intact.first_failure(every_test):
+        raise CannotTryError(f"{failure} fails without any damage")
+    copies.put(intact)
+
+    def try_out(mutant: Mutant) -> Verdict:
+        copy = copies.get()
+        try:
+            return copy.try_out(mutant)
+        finally:
+            copies.put(copy)
+
+    with ThreadPoolExecutor(COPIES) as pool:
+        yield from pool.map(try_out, mutants)
+
+
+def main() -> int:
+    """Try all mutants, or those whose name holds the word that is given."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("word", nargs="?", default="", help="try only mutants whose name holds this")
+    word = parser.parse_args().word.lower()
+    survivors = 0
+    try:
+        every = [*from_tables(), *from_safeguards()]
+        mutants = [mutant for mutant in every if word in mutant.name.lower()]
+        with tempfile.TemporaryDirectory(prefix="titus-mutants-") as place:
+            for number, verdict in enumerate(verdicts(mutants, Path(place)), 1):
+                survivors += not verdict.killer
+                result = (
+                    f"killed by {verdict.killer}" if verdict.killer else f"SURVIVED {verdict.mutant.tests}"
+                )
+                print(f"[{number}/{len(mutants)}] {verdict.mutant.name}: {result}", flush=True)
+    except CannotTryError as error:
+        print(f"mutants cannot be tried: {error}", file=sys.stderr)
+        return 2
+    print(f"{len(mutants) - survivors} of {len(mutants)} mutants were killed")
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,106 @@
+"""What only a real Docker Engine can show of its executor; the rest is in test_executor.py."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.contracts.docker_engine import DockerBench, DockerImages
+from tests.contracts.executors import ENDLESS, MIB, order, run, text
+from titus_celery.adapters.docker_executor import DockerExecutor
+from titus_celery.core.model import Demand, Exit
+from titus_celery.errors import EngineFault, StartRefused
+
+
+@pytest.fixture(scope="module")
+def images() -> Iterator[DockerImages]:
+    made = DockerImages(secrets.token_hex(4))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def docker_bench(images: DockerImages) -> Iterator[DockerBench]:
+    made = DockerBench(f"contract-{secrets.token_hex(4)}", images)
+    yield made
+    made.close()
+
+
+def test_no_engine_at_all_is_a_fault_that_says_what_to_do() -> None:
+    with pytest.raises(EngineFault) as fault:
+        DockerExecutor("tcp://127.0.0.1:1")
+    assert "DOCKER_HOST" in str(fault.value)
+    assert "Connection refused" in fault.value.why
+
+
+def test_the_limits_and_the_surroundings_are_really_set(docker_bench: DockerBench) -> None:
+    wanted = order(
+        docker_bench,
+        ENDLESS,
+        demand=Demand(cpu_millis=500, memory_bytes=32 * MIB),
+        labels={"titus.job_id": "a lie", "team": "blue"},
+    )
+    docker_bench.executor.create(wanted)
+    found = docker_bench.inspect(wanted.task_id)
+    host, config = found["HostConfig"], found["Config"]
+    assert host["NanoCpus"] == 500_000_000
+    assert host["Memory"] == host["MemorySwap"] == 32 * MIB
+    assert host["SecurityOpt"] == ["no-new-privileges"]
+    assert host["RestartPolicy"]["Name"] in ("", "no")
+    assert (host["Privileged"], host["AutoRemove"]) == (False, False)
+    assert (config["Tty"], config["OpenStdin"], config["AttachStdin"]) == (False, False, False)
+    assert config["Labels"] == {
+        "team": "blue",
+        "titus.installation": docker_bench.installation,
+        "titus.job_id": "job-1",
+        "titus.task_id": wanted.task_id,
+        "titus.agent_id": "agent-1",
+        "titus.dispatch": "4",
+    }
+
+
+def test_the_environment_is_the_order_s_and_the_image_s(docker_bench: DockerBench) -> None:
+    chunks = run(docker_bench, order(docker_bench, ("env",), env={"A": "x=y z", "EMPTY": ""}))[1]
+    lines = dict(line.split("=", 1) for line in text(chunks).decode().splitlines())
+    assert lines.pop("PATH")
+    assert lines.pop("HOSTNAME")
+    assert lines == {"A": "x=y z", "EMPTY": "", "FROM": "image", "HOME": "/"}
+
+
+def test_a_demand_smaller_than_the_kernel_can_limit_still_runs(docker_bench: DockerBench) -> None:
+    tiny = Demand(cpu_millis=1, memory_bytes=64 * MIB)
+    assert run(docker_bench, order(docker_bench, ("true",), demand=tiny))[0] == Exit(code=0)
+
+
+def test_less_memory_than_the_engine_allows_is_refused_at_once(docker_bench: DockerBench) -> None:
+    with pytest.raises(StartRefused) as refused:
+        docker_bench.executor.create(
+            order(docker_bench, ("true",), demand=Demand(cpu_millis=100, memory_bytes=MIB))
+        )
+    assert refused.value.exit_code == 125
+
+
+def test_the_last_words_before_the_end_are_not_lost(docker_bench: DockerBench) -> None:
+    """What an engine's own `follow` forgets in most of such runs (Docker 20.10)."""
+    short = (("sh", "-c", "sleep 0.2; printf 'the last words'"), b"the last words")
+    # Long enough for the end to be read from the second before it, not from the beginning.
+    long = (("sh", "-c", "for i in 1 2 3 4; do echo $i; sleep 0.8; done; printf end"), b"1\n2\n3\n4\nend")
+
+    def read(case: tuple[tuple[str, ...], bytes]) -> bool:
+        return text(run(docker_bench, order(docker_bench, case[0]))[1]) == case[1]
+
+    with ThreadPoolExecutor(6) as pool:
+        assert list(pool.map(read, [short] * 9 + [long] * 3)) == [True] * 12
+
+
+def test_a_fast_writer_is_read_whole_in_few_chunks(docker_bench: DockerBench) -> None:
+    wanted = order(
+        docker_bench, ("seq", "1", "200000"), demand=Demand(cpu_millis=2_000, memory_bytes=64 * MIB)
+    )
+    end, chunks = run(docker_bench, wanted)
+    assert end == Exit(code=0)
+    assert text(chunks) == b"".join(b"%d\n" % number for number in range(1, 200_001))
+    assert len(chunks) < 20_000

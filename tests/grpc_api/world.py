@@ -1,0 +1,212 @@
+"""A gateway as clients meet it: a real server on a loopback port, over a store in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import grpc.aio
+import pytest
+
+from titus_celery.adapters.inventory_resolver import InventoryResolver
+from titus_celery.adapters.memory_keyspace import MemoryKeyspace
+from titus_celery.adapters.memory_queue import MemoryQueue
+from titus_celery.adapters.outputs import OutputStore
+from titus_celery.adapters.registry import AgentStore
+from titus_celery.adapters.store import RecordStore
+from titus_celery.adapters.system import SystemIds
+from titus_celery.core.decision import Decision
+from titus_celery.core.jobs import settled
+from titus_celery.core.lifecycle import Spans, claimed, dispatched, ended, running
+from titus_celery.core.model import Agent, AgentId, Capacity, Demand, EngineId, Exit, Job, JobId, Task, TaskId
+from titus_celery.core.reasons import Code, Reason
+from titus_celery.core.states import State
+from titus_celery.core.validation import Limits
+from titus_celery.grpc.proto import titus_job_api_pb2 as pb
+from titus_celery.grpc.proto.titus_celery_v1_pb2_grpc import TaskOutputServiceStub
+from titus_celery.grpc.proto.titus_job_api_pb2_grpc import JobManagementServiceStub
+from titus_celery.grpc.server import Gateway, GatewayServices, build_server
+from titus_celery.grpc.streams import OBSERVER_EVENTS_MAX
+from titus_celery.ports import ImageResolver
+from titus_celery.service.change import WritePath
+from titus_celery.service.feed import Feed
+from titus_celery.service.jobs import Jobs
+from titus_celery.service.tail import Tails
+from titus_celery.settings import Settings
+
+__all__ = ["Refused", "Store", "World", "descriptor", "refused", "world"]
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+SPANS = Spans(republish_after=timedelta(seconds=3), stuck_after=timedelta(minutes=12))
+AGENT = Agent(
+    id=AgentId("agent-1"),
+    engine_id=EngineId("engine-1"),
+    host="host-1",
+    zone="zone-1",
+    region="region-1",
+    queues=("default",),
+    capacity=Capacity(cpu_millis=1_000_000, memory_bytes=2**50, slots=100_000),
+    used=Capacity(cpu_millis=0, memory_bytes=0, slots=0),
+    lease_until=NOON,
+    proved_at=NOON,
+)
+ME = "me@example.com"
+#: What blocks, blocks no longer than this, so that gateways stop at once.
+BLOCK = timedelta(milliseconds=20)
+#: What a test waits for an answer that must come, in seconds, before it fails.
+PATIENCE = 20
+
+
+def descriptor(desired: int = 1, **changes: Any) -> pb.JobDescriptor:
+    """A job that passes validation, but for *changes* to its top-level fields."""
+    fields: dict[str, Any] = {
+        "owner": pb.Owner(ownerEmail=ME, teamEmail=ME),
+        "appName": "app",
+        "containers": {
+            "main": pb.Container(image=pb.Image(name="busybox:1"), entryPoint=["true"]),
+        },
+        "batch": pb.BatchJobSpec(instances=pb.TaskInstances(desired=desired), containerId="main"),
+    }
+    return pb.JobDescriptor(**{**fields, **changes})
+
+
+@dataclass
+class Clock:
+    """The store's time, which moves when a test says so."""
+
+    now: datetime = NOON
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+@dataclass
+class Store:
+    """What lies behind the gateway, and what control and agents would do to it."""
+
+    clock: Clock = field(default_factory=Clock)
+
+    def __post_init__(self) -> None:
+        self.keyspace = keyspace = MemoryKeyspace(now=self.clock)
+        self.records = RecordStore(keyspace)
+        self.outputs = OutputStore(keyspace)
+        self.registry = AgentStore(keyspace)
+        self.queue = MemoryQueue()
+        self.writes = WritePath(self.records, self.queue)
+        self.registry.report_images(AGENT.engine_id, {"busybox:1": "sha256:1", "sha256:1": "sha256:1"})
+
+    def jobs(self, resolver: ImageResolver | None = None) -> Jobs:
+        """The use cases over this store."""
+        settings = Settings()
+        limits = Limits(
+            runtime_default=settings.runtime_limit_default,
+            runtime_max=settings.runtime_limit_max,
+            tasks_max=settings.batch_tasks_max,
+            cpu_max=settings.cpu_max,
+            memory_mb_max=settings.memory_mb_max,
+        )
+        resolver = resolver or InventoryResolver(self.registry)
+        return Jobs(self.records, self.writes, resolver, SystemIds(), limits)
+
+    def task(self, task_id: TaskId) -> Task:
+        """A task's record."""
+        return self.records.task(task_id).task
+
+    def advance(self, task_id: TaskId, to: State) -> None:
+        """Take a task step by step to *to*, as control and an agent do."""
+        demand = Demand(cpu_millis=1, memory_bytes=1)
+        end = Reason(Code.NORMAL) if to is State.FINISHED else Reason(Code.FAILED, "exit code 3")
+        exit = Exit(code=0) if to is State.FINISHED else Exit(code=3)
+        steps: tuple[Callable[[Job, Task, datetime], Decision], ...] = (
+            lambda job, task, now: dispatched(job, task, AGENT, demand, now, SPANS),
+            lambda job, task, now: claimed(job, task, AGENT.id, 1, now, SPANS),
+            lambda job, task, now: running(job, task, 1, "10.0.0.1", now),
+            lambda job, task, now: ended(job, task, end, now, exit=exit, number=1),
+        )
+        for step in steps[self.task(task_id).state : min(to, State.FINISHED)]:
+            self.clock.now += timedelta(seconds=1)
+            self.writes.on_task(task_id, step)
+
+    def settle(self, job_id: JobId) -> None:
+        """End a job whose slots are over, as control does."""
+        has_open = bool(self.records.open_tasks(job_id))
+        self.writes.on_job(job_id, lambda job, now: settled(job, has_open, now))
+
+    def finish(self, job_id: JobId, state: State = State.FINISHED) -> None:
+        """Take every task of a job to its end, then the job."""
+        for task in self.records.open_tasks(job_id):
+            self.advance(task.id, state)
+        self.settle(job_id)
+
+
+@dataclass
+class World:
+    """A gateway, clients of it, and the store behind it."""
+
+    store: Store
+    feed: Feed
+    gateway: Gateway
+    channel: grpc.aio.Channel
+
+    def __post_init__(self) -> None:
+        self.jobs = JobManagementServiceStub(self.channel)
+        self.outputs = TaskOutputServiceStub(self.channel)
+
+    @property
+    def address(self) -> str:
+        """Where the gateway listens."""
+        return f"127.0.0.1:{self.gateway.port}"
+
+    async def create(self, desired: int = 1) -> JobId:
+        """A new job's id."""
+        reply = await self.jobs.CreateJob(descriptor(desired), timeout=PATIENCE)
+        return JobId(reply.id)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Let the server work until *condition* holds; each look costs a call to it."""
+        async with asyncio.timeout(PATIENCE):
+            while not condition():
+                await self.jobs.FindJobs(pb.JobQuery())
+
+
+@dataclass(frozen=True)
+class Refused:
+    """How a call ended that did not succeed."""
+
+    code: grpc.StatusCode
+    details: str
+    trailers: dict[str, str | bytes]
+
+
+async def refused(call: Any) -> Refused:
+    """How this call fails; a failure of the test if it succeeds."""
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await (call.read() if hasattr(call, "read") else call)
+    code, details = error.value.code(), error.value.details()
+    return Refused(code, details or "", dict(error.value.trailing_metadata()))
+
+
+@asynccontextmanager
+async def world(
+    store: Store | None = None,
+    *,
+    resolver: ImageResolver | None = None,
+    events_max: int = OBSERVER_EVENTS_MAX,
+    feed: Feed | None = None,
+) -> AsyncIterator[World]:
+    """A running gateway and a connection to it."""
+    store = store or Store()
+    feed = feed or Feed(store.records, block=BLOCK)
+    tails = Tails(store.records, store.outputs, block=BLOCK)
+    services = GatewayServices(jobs=store.jobs(resolver), feed=feed, tails=tails)
+    gateway = build_server(services, "127.0.0.1:0", events_max=events_max)
+    await gateway.start()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{gateway.port}") as channel:
+            yield World(store, feed, gateway, channel)
+    finally:
+        await gateway.stop()

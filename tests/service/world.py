@@ -1,0 +1,380 @@
+"""A whole installation in one process: gateway, control and agents over a store in memory.
+
+Nothing happens by itself: a test moves the clock, lets control sweep, delivers or loses messages, and
+releases containers. Only agents' runs are threads, because they block where their containers do.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Final
+
+from tests.builders import START, agent
+from titus_celery.adapters.inventory_resolver import InventoryResolver
+from titus_celery.adapters.leases import LeaseStore
+from titus_celery.adapters.memory_executor import MemoryExecutor, MemoryImage
+from titus_celery.adapters.memory_keyspace import MemoryKeyspace
+from titus_celery.adapters.memory_queue import MemoryQueue
+from titus_celery.adapters.outputs import OutputStore
+from titus_celery.adapters.registry import AgentStore
+from titus_celery.adapters.store import RecordStore
+from titus_celery.adapters.system import SystemClock
+from titus_celery.core.decision import Change, Command, Decision, Prove, RunTask, StopTask
+from titus_celery.core.lifecycle import Spans, claimed
+from titus_celery.core.model import (
+    Agent,
+    AgentId,
+    BatchSpec,
+    Caller,
+    Container,
+    Exit,
+    Image,
+    Job,
+    JobDescriptor,
+    JobId,
+    RetryPolicy,
+    Task,
+    TaskId,
+)
+from titus_celery.core.states import State
+from titus_celery.core.validation import Limits
+from titus_celery.ports import ImageResolver, Phase, TaskView
+from titus_celery.service.agent import AgentLife, Periods
+from titus_celery.service.change import WritePath
+from titus_celery.service.jobs import Jobs
+from titus_celery.service.runs import Runs
+from titus_celery.service.sweep import Sweep
+
+__all__ = ["ANN", "APP", "Host", "Run", "Store", "World", "a_job"]
+
+ANN: Final = Caller(id="ann", email="ann@example.com")
+APP: Final = MemoryImage(id="sha256:1", names=("app:1",), command=("serve",))
+SPANS: Final = Spans(republish_after=timedelta(seconds=3), stuck_after=timedelta(minutes=12))
+LEASE: Final = timedelta(seconds=10)
+LOST_AFTER: Final = timedelta(seconds=60)
+GRACE: Final = timedelta(seconds=10)
+LIMITS: Final = Limits(
+    runtime_default=timedelta(days=5),
+    runtime_max=timedelta(days=10),
+    tasks_max=1_000,
+    cpu_max=96,
+    memory_mb_max=244_000,
+)
+#: Ids of jobs are UUIDs, which have so many dashes; ids of tasks have more.
+UUID_DASHES: Final = 4
+#: How long (s) a test waits for another thread before it fails.
+PATIENCE: Final = 20.0
+
+
+def a_job(
+    desired: int = 1,
+    *,
+    cpu: str = "1",
+    limit: float = 3_600,
+    retry: RetryPolicy | None = None,
+    image: str = "app:1",
+) -> JobDescriptor:
+    """A job of tasks that each need one core."""
+    return JobDescriptor(
+        app_name="app",
+        batch=BatchSpec(
+            desired=desired, runtime_limit=timedelta(seconds=limit), retry=retry, container_id="main"
+        ),
+        containers={"main": Container(image=Image(name=image), resources={"cpu": cpu})},
+    )
+
+
+class DiedError(BaseException):
+    """The process that did this is dead; like a signal, nothing in the product may catch it."""
+
+
+class Store(RecordStore):
+    """One process's way to the records, with a door through which a test gets in before a commit."""
+
+    #: Called with each change that is about to be committed; may commit others, or raise.
+    before_commit: Callable[[Change], None] | None = None
+    #: Called before each task is read; may raise.
+    before_read: Callable[[], None] | None = None
+    #: A dead process neither reads nor writes any more.
+    is_dead = False
+    _is_at_the_door = False
+
+    def task(self, task_id: TaskId) -> TaskView:
+        """The task, unless this process is dead."""
+        if self.before_read is not None:
+            self.before_read()
+        if self.is_dead:
+            raise DiedError
+        return super().task(task_id)
+
+    def commit(self, change: Change) -> None:
+        """Commit, after the test had its say; what it commits itself passes freely."""
+        if self.is_dead:
+            raise DiedError
+        if self.before_commit is not None and not self._is_at_the_door:
+            self._is_at_the_door = True
+            try:
+                self.before_commit(change)
+            finally:
+                self._is_at_the_door = False
+        super().commit(change)
+
+
+class SameIds:
+    """Ids that count up."""
+
+    def __init__(self) -> None:
+        self._numbers = itertools.count(1)
+
+    def new(self) -> str:
+        """The next id."""
+        return f"00000000-0000-4000-8000-{next(self._numbers):012}"
+
+
+@dataclass
+class Run:
+    """One message being carried by an agent, in a thread of its own."""
+
+    thread: threading.Thread
+    #: What `carry` gave, once the thread has ended.
+    task: Task | None = None
+    error: BaseException | None = None
+
+    def __post_init__(self) -> None:
+        self.announced: list[State] = []
+        self._changed = threading.Condition()
+
+    def announce(self, state: State) -> None:
+        """Hear of a state that the run enters."""
+        with self._changed:
+            self.announced.append(state)
+            self._changed.notify_all()
+
+    def until(self, state: State) -> None:
+        """Wait until the run announced the state."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: state in self.announced, PATIENCE), f"never {state.name}"
+
+    def end(self) -> Task | None:
+        """Wait for the run to end; what it gave."""
+        self.thread.join(PATIENCE)
+        assert not self.thread.is_alive(), "the run did not end"
+        if self.error is not None:
+            raise self.error
+        return self.task
+
+
+class Host:
+    """A Docker host in memory with one agent on it; `restart` is a new process of that agent."""
+
+    def __init__(self, world: World, name: str, engine: MemoryExecutor, *, cores: int, slots: int) -> None:
+        plain = agent(name, engine=engine.facts().id)
+        capacity = replace(plain.capacity, cpu_millis=cores * 1_000, slots=slots)
+        self.id: AgentId = plain.id
+        self.engine = engine
+        self._agent: Agent = replace(plain, capacity=capacity)
+        self._world = world
+        self.records = Store(world.keyspace)
+        self.restart()
+
+    def restart(self) -> None:
+        """End the agent's process and start another; the engine and the store know the rest."""
+        world = self._world
+        self.records.is_dead = True
+        self.records = Store(world.keyspace)
+        self.runs = Runs(
+            agent_id=self.id,
+            installation=world.records.installation(),
+            records=self.records,
+            writes=WritePath(self.records, world.queue),
+            executor=self.engine,
+            outputs=world.outputs,
+            spans=SPANS,
+            grace=GRACE,
+        )
+        self.life = AgentLife(
+            agent=self._agent,
+            installation=world.records.installation(),
+            records=self.records,
+            registry=world.registry,
+            queue=world.queue,
+            executor=self.engine,
+            runs=self.runs,
+            periods=Periods(lease=LEASE, poll=timedelta(seconds=3)),
+            clock=SystemClock(),
+        )
+
+    def beat(self) -> None:
+        """Renew the lease and prove the consumer."""
+        self.life.renew()
+        self.life.proved()
+
+    def carry(self, order: RunTask) -> Run:
+        """Begin to carry the order in a thread."""
+
+        def body() -> None:
+            try:
+                run.task = self.runs.carry(
+                    order.task_id, order.dispatch.number, run.announce, adopt=order.adopt
+                )
+            except BaseException as error:
+                run.error = error
+
+        run = Run(threading.Thread(target=body, name=f"run {order.task_id}", daemon=True))
+        run.thread.start()
+        return run
+
+    def claiming(self, number: int) -> Callable[[Job, Task, datetime], Decision]:
+        """What the agent decides of an order before it does anything else."""
+        return lambda job, task, now: claimed(job, task, self.id, number, now, SPANS)
+
+    def phase(self, id: TaskId) -> Phase | None:
+        """What the engine knows of the task's container; None: it has none."""
+        seen = self.engine.look(id)
+        return seen.phase if seen else None
+
+
+class World:
+    """The installation, its clock and its messages."""
+
+    def __init__(
+        self, resolver: ImageResolver | None = None, receiver: Callable[[Command], None] | None = None
+    ) -> None:
+        self.now = START
+        keyspace = MemoryKeyspace(now=lambda: self.now)
+        self.keyspace = keyspace
+        self.records = Store(keyspace)
+        self.registry = AgentStore(keyspace)
+        self.outputs = OutputStore(keyspace)
+        self.queue = MemoryQueue(receiver)
+        self.writes = WritePath(self.records, self.queue)
+        self.jobs = Jobs(
+            self.records, self.writes, resolver or InventoryResolver(self.registry), SameIds(), LIMITS
+        )
+        self.control = self.new_control()
+        self.hosts: dict[AgentId, Host] = {}
+
+    # -------------------------------------------------------------------------------------- what there is
+
+    def new_control(self) -> Sweep:
+        """Another control process."""
+        return Sweep(
+            records=self.records,
+            registry=self.registry,
+            leases=LeaseStore(self.keyspace),
+            writes=self.writes,
+            spans=SPANS,
+            lost_after=LOST_AFTER,
+        )
+
+    def host(
+        self, name: str = "host-1", *, engine: MemoryExecutor | None = None, cores: int = 4, slots: int = 8
+    ) -> Host:
+        """Start an agent, on an engine of its own unless one is given."""
+        place = Host(
+            self,
+            name,
+            engine or MemoryExecutor(images=[APP], engine_id=f"ENGINE:{name}"),
+            cores=cores,
+            slots=slots,
+        )
+        self.hosts[place.id] = place
+        place.beat()
+        return place
+
+    def job(self, id: JobId) -> Job:
+        """The job's record."""
+        return self.records.job(id)[0]
+
+    def task(self, id: TaskId) -> Task:
+        """The task's record."""
+        return self.records.task(id).task
+
+    def states(self, id: JobId) -> dict[str, str]:
+        """The job's tasks, as "slot-attempt" to the name of the state."""
+        tasks = self.jobs.find(id).tasks
+        return {f"{one.slot}-{one.attempt}": one.state.name for one in tasks}
+
+    def why(self, id: JobId | TaskId) -> str:
+        """The reason on the record of a task or job."""
+        one: Job | Task = self.task(TaskId(id)) if id.count("-") > UUID_DASHES else self.job(JobId(id))
+        return str(one.reason)
+
+    # ------------------------------------------------------------------------------------- what may happen
+
+    def create(self, descriptor: JobDescriptor | None = None) -> JobId:
+        """Have Ann create a job."""
+        return self.jobs.create(descriptor or a_job(), ANN)
+
+    def sleep(self, seconds: float, *, beating: bool = True) -> None:
+        """Let so much time pass; agents keep their leases meanwhile unless told otherwise."""
+        self.now += timedelta(seconds=seconds)
+        if beating:
+            for place in self.hosts.values():
+                place.beat()
+
+    def sweep(self) -> None:
+        """Have control look for work."""
+        self.control.run()
+
+    def commands(self) -> Sequence[Command]:
+        """Everything that was sent, taken off the queue; proofs and wakes left out."""
+        return [one for one in self.queue.take() if isinstance(one, RunTask | StopTask)]
+
+    def orders(self) -> list[RunTask]:
+        """The orders to run that were sent, taken off the queue, stops lost."""
+        return [one for one in self.commands() if isinstance(one, RunTask)]
+
+    def deliver(self) -> list[Run]:
+        """Hand everything that was sent to whom it is for; the runs that this began."""
+        runs = []
+        for command in self.queue.take():
+            match command:
+                case RunTask():
+                    runs.append(self.hosts[command.dispatch.agent_id].carry(command))
+                case StopTask():
+                    self.hosts[command.agent_id].runs.look_after(command.task_id)
+                case Prove():
+                    self.hosts[command.agent_id].life.proved()
+        return runs
+
+    def placed(self, descriptor: JobDescriptor | None = None) -> tuple[JobId, RunTask]:
+        """Create a job of one task, and take the order for it off the queue."""
+        id = self.create(descriptor)
+        self.sweep()
+        (order,) = self.orders()
+        return id, order
+
+    def started(self, descriptor: JobDescriptor | None = None) -> tuple[JobId, list[Run]]:
+        """Create a job and bring what is placed of it to RUNNING."""
+        id = self.create(descriptor)
+        self.sweep()
+        runs = self.deliver()
+        for run in runs:
+            run.until(State.RUNNING)
+        return id, runs
+
+    def carry_on(self) -> list[Run]:
+        """Sweep, deliver, and wait until what was begun runs."""
+        self.sweep()
+        runs = self.deliver()
+        for run in runs:
+            run.until(State.RUNNING)
+        return runs
+
+    def release(self, run: Run, id: TaskId, exit: Exit | None = None) -> Task:
+        """End the task's container, and wait for its report; the task as it is on record then."""
+        holder = next(place for place in self.hosts.values() if place.engine.look(id) is not None)
+        holder.engine.release(id, exit or Exit(code=0))
+        told, task = run.end(), self.task(id)
+        assert told is not None
+        assert (told.state, told.reason, told.exit) == (task.state, task.reason, task.exit)
+        return task
+
+    def elapsed(self, at: datetime | None) -> float | None:
+        """An instant as seconds since the beginning."""
+        return None if at is None else (at - START).total_seconds()

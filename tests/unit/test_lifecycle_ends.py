@@ -1,0 +1,214 @@
+"""How a task ends, what follows it in its slot, and what a kill does in each state."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+import pytest
+
+from tests.builders import at, killed
+from tests.unit.slots import BOB, DUE, HOST_1, KILLED_BY_BOB, NOW, RETRYING, a_job, due, in_state
+from titus_celery.core import lifecycle
+from titus_celery.core.decision import Decision, StopTask, Wake
+from titus_celery.core.model import (
+    DeadlineKind,
+    Exit,
+    KillIntent,
+    StateChange,
+    Task,
+    TaskId,
+)
+from titus_celery.core.reasons import Code, Reason
+from titus_celery.core.states import State
+
+# ------------------------------------------------------------------------------------------ ended
+
+
+def test_a_good_end_leaves_nothing_due_and_wakes_control() -> None:
+    one = in_state(State.RUNNING)
+    after = replace(
+        one,
+        history=(*one.history, StateChange(state=State.FINISHED, at=NOW)),
+        reason=Reason(Code.NORMAL),
+        exit=Exit(code=0),
+    )
+    assert lifecycle.ended(a_job(), one, Reason(Code.NORMAL), NOW, exit=Exit(code=0), number=1) == Decision(
+        tasks=(after,),
+        disarm=((DeadlineKind.LIMIT, one.id),),
+        commands=(Wake(),),
+    )
+
+
+def test_a_failure_arms_its_retry_at_the_time_on_record() -> None:
+    one = in_state(State.RUNNING)
+    after = replace(
+        one,
+        history=(*one.history, StateChange(state=State.FAILED, at=NOW)),
+        reason=Reason(Code.FAILED, "exit code 3"),
+        exit=Exit(code=3),
+        retry_at=at(65),
+    )
+    assert lifecycle.ended(
+        a_job(), one, Reason(Code.FAILED, "exit code 3"), NOW, exit=Exit(code=3), number=1
+    ) == Decision(
+        tasks=(after,),
+        arm=(due(DeadlineKind.RETRY, one, 65),),
+        disarm=((DeadlineKind.LIMIT, one.id),),
+        commands=(Wake(),),
+    )
+
+
+@pytest.mark.parametrize(
+    ("state", "disarmed"),
+    [
+        (State.QUEUED, ()),
+        (State.DISPATCHED, (DeadlineKind.REPUBLISH,)),
+        (State.STARTING, (DeadlineKind.STUCK,)),
+        (State.RUNNING, (DeadlineKind.LIMIT,)),
+    ],
+)
+def test_an_end_removes_the_deadlines_of_the_state_it_leaves(
+    state: State, disarmed: tuple[DeadlineKind, ...]
+) -> None:
+    one = in_state(state)
+    decision = lifecycle.ended(a_job(), one, Reason(Code.LOST), NOW)
+    assert decision.disarm == tuple((kind, one.id) for kind in disarmed)
+
+
+#: Code, whether the slot is tried again without an owner's retries, and with some.
+AGAIN: Final = [
+    (Code.NORMAL, False, False),
+    (Code.FAILED, False, True),
+    (Code.CRASHED, False, True),
+    (Code.LOST, True, True),
+    (Code.KILLED, False, False),
+    (Code.SCALED_DOWN, False, False),
+    (Code.STUCK, True, True),
+    (Code.LIMIT, False, True),
+    (Code.OOM, False, True),
+    (Code.INVALID, False, True),
+    (Code.ERROR, True, True),
+]
+
+
+@pytest.mark.parametrize(("code", "without", "with_retries"), AGAIN)
+def test_which_ends_are_tried_again(code: Code, without: bool, with_retries: bool) -> None:
+    for retry, expected in ((None, without), (RETRYING, with_retries)):
+        (after,) = lifecycle.ended(a_job(retry=retry), in_state(State.RUNNING), Reason(code), NOW).tasks
+        assert after.is_open is expected
+
+
+@pytest.mark.parametrize("code", [code for code, _, with_retries in AGAIN if with_retries])
+def test_what_is_being_killed_is_not_tried_again(code: Code) -> None:
+    one = in_state(State.RUNNING)
+    for of, dying in ((killed(a_job()), one), (a_job(), replace(one, kill=BOB))):
+        decision = lifecycle.ended(of, dying, Reason(code), NOW)
+        assert decision.arm == ()
+        assert not decision.tasks[0].is_open
+
+
+def test_a_report_under_a_stale_number_is_no_news() -> None:
+    decision = lifecycle.ended(a_job(), in_state(State.RUNNING), Reason(Code.NORMAL), NOW, number=2)
+    assert decision == Decision(why="order 2 is not the latest")
+
+
+def test_an_agent_cannot_end_what_was_never_sent_to_it() -> None:
+    assert lifecycle.ended(a_job(), in_state(State.QUEUED), Reason(Code.LOST), NOW, number=0).is_empty
+
+
+def test_times_never_decrease_when_the_clock_is_set_back() -> None:
+    (after,) = lifecycle.ended(a_job(), in_state(State.RUNNING), Reason(Code.FAILED), at(-100)).tasks
+    # Running since 3, so it cannot have ended before; the delay counts from there.
+    assert (after.history[-1].at, after.retry_at) == (at(3), at(8))
+
+
+# ------------------------------------------------------------------------------------------ replaced
+
+
+def test_a_replacement_is_a_new_task_in_the_same_slot() -> None:
+    id = TaskId(f"{DUE.job_id}-2-2")
+    new = Task(
+        id=id,
+        job_id=DUE.job_id,
+        slot=2,
+        attempt=2,
+        original_id=DUE.id,
+        resubmit_of=DUE.id,
+        user_retries=1,
+        infra_retries=0,
+        backoff_step=1,
+        history=(StateChange(state=State.QUEUED, at=at(14)),),
+    )
+    assert lifecycle.replaced(a_job(), DUE, at(14)) == Decision(
+        tasks=(replace(DUE, retry_at=None, replaced_by=id), new),
+        disarm=((DeadlineKind.RETRY, DUE.id),),
+        commands=(Wake(),),
+    )
+
+
+def test_the_original_is_the_first_of_the_slot() -> None:
+    third = replace(DUE, id=TaskId("j-2-3"), attempt=3, original_id=TaskId("j-2-1"), user_retries=1)
+    _, new = lifecycle.replaced(a_job(), third, at(14)).tasks
+    assert (new.attempt, new.original_id, new.resubmit_of) == (4, "j-2-1", "j-2-3")
+
+
+def test_a_replacement_waits_for_its_time_to_the_millisecond_and_stays_due() -> None:
+    assert lifecycle.replaced(a_job(), DUE, at(13.999)) == Decision(
+        arm=(due(DeadlineKind.RETRY, DUE, 14),), why="its delay is not over"
+    )
+    assert lifecycle.replaced(a_job(), DUE, at(14)).tasks
+
+
+def test_a_killed_job_gets_no_replacements() -> None:
+    decision = lifecycle.replaced(killed(a_job()), DUE, at(14))
+    assert decision == Decision(why=decision.why)
+
+
+def test_a_task_is_replaced_once() -> None:
+    gone, _ = lifecycle.replaced(a_job(), DUE, at(14)).tasks
+    assert lifecycle.replaced(a_job(), gone, at(15)).is_empty
+
+
+# ------------------------------------------------------------------------------------------ killed
+
+
+@pytest.mark.parametrize(
+    ("state", "disarmed"), [(State.QUEUED, ()), (State.DISPATCHED, (DeadlineKind.REPUBLISH,))]
+)
+def test_what_no_agent_has_ends_at_once(state: State, disarmed: tuple[DeadlineKind, ...]) -> None:
+    one = in_state(state)
+    after = replace(
+        one,
+        history=(*one.history, StateChange(state=State.FAILED, at=NOW)),
+        reason=KILLED_BY_BOB,
+        kill=BOB,
+    )
+    assert lifecycle.killed(a_job(), one, BOB, NOW) == Decision(
+        tasks=(after,),
+        disarm=tuple((kind, one.id) for kind in disarmed),
+        commands=(Wake(),),
+    )
+
+
+@pytest.mark.parametrize("state", [State.STARTING, State.RUNNING])
+def test_what_an_agent_has_is_marked_and_the_agent_asked(state: State) -> None:
+    one = in_state(state)
+    assert lifecycle.killed(a_job(), one, BOB, NOW) == Decision(
+        tasks=(replace(one, kill=BOB),), commands=(StopTask(one.id, HOST_1),)
+    )
+
+
+@pytest.mark.parametrize("state", [State.STARTING, State.RUNNING])
+def test_a_second_kill_asks_again_and_changes_nothing(state: State) -> None:
+    one = replace(in_state(state), kill=BOB)
+    carol = KillIntent(by="carol", at=at(59))
+    decision = lifecycle.killed(a_job(), one, carol, NOW)
+    assert decision.is_empty
+    assert decision.commands == (StopTask(one.id, HOST_1),)
+
+
+def test_a_kill_takes_back_a_retry_that_is_due() -> None:
+    assert lifecycle.killed(a_job(), DUE, BOB, NOW) == Decision(
+        tasks=(replace(DUE, retry_at=None, kill=BOB),), disarm=((DeadlineKind.RETRY, DUE.id),)
+    )

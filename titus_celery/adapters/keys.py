@@ -1,0 +1,123 @@
+"""The name of every key, and of every member of an index, of one installation.
+
+Ids come from clients, so nothing becomes part of a key that could not be an id of ours.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from titus_celery.adapters.keyspace import from_ms
+from titus_celery.core.model import AgentId, Deadline, DeadlineKind, EngineId, JobId, Task, TaskId
+from titus_celery.errors import NotFound, SettingsError
+
+__all__ = ["Keys", "deadline_member", "deadline_of", "ledger_fields", "queued_member", "queued_task"]
+
+_PLAIN_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+#: A task id is `<job id>-<slot>-<attempt>` (docs/semantics.md A9).
+_TASK_ID: Final = re.compile(r"(?P<job>[A-Za-z0-9][A-Za-z0-9._-]{0,127})-[0-9.]{1,20}-[0-9]{1,10}")
+#: Digits to which slots are padded where the order of texts must be the order of slots.
+_SLOT_DIGITS: Final = 9
+
+
+class Keys:
+    """The names of an installation's keys; those made of an id raise NotFound if it cannot be one."""
+
+    def __init__(self, namespace: str) -> None:
+        """SettingsError if the namespace cannot be part of a key."""
+        if not _PLAIN_ID.fullmatch(namespace):
+            raise SettingsError("TITUS_NAMESPACE", f"{namespace!r} must be of letters, digits, '.', '_', '-'")
+        # One hash tag, so that a cluster keeps all keys of an installation in one place.
+        self._prefix = prefix = f"{{{namespace}}}:"
+        self.installation = prefix + "installation"
+        self.live = prefix + "jobs:live"
+        self.over = prefix + "jobs:over"
+        self.queued = prefix + "queued"
+        self.deadlines = prefix + "deadlines"
+        self.log = prefix + "log"
+        self.ledger = prefix + "ledger"
+        self.agents = prefix + "agents"
+        self.engines = prefix + "engines"
+
+    def job(self, job_id: str) -> str:
+        """The job's hash."""
+        return f"{self._prefix}job:{_plain('job', job_id)}"
+
+    def open(self, job_id: JobId) -> str:
+        """The job's open tasks by slot."""
+        return f"{self.job(job_id)}:open"
+
+    def done(self, job_id: JobId) -> str:
+        """The job's other tasks by end (ms)."""
+        return f"{self.job(job_id)}:done"
+
+    def task(self, task_id: str) -> str:
+        """The task's hash."""
+        self.job_of_task(task_id)
+        return f"{self._prefix}task:{task_id}"
+
+    def job_of_task(self, task_id: str) -> str:
+        """The hash of the job that the task belongs to, which its id tells."""
+        if not (match := _TASK_ID.fullmatch(task_id)):
+            raise NotFound("task", task_id)
+        return self.job(match["job"])
+
+    def output(self, task_id: str) -> str:
+        """What the task wrote."""
+        self.job_of_task(task_id)
+        return f"{self._prefix}out:{task_id}"
+
+    def agent(self, agent_id: str) -> str:
+        """The agent's hash."""
+        return f"{self._prefix}agent:{_plain('agent', agent_id)}"
+
+    def agent_tasks(self, agent_id: str) -> str:
+        """The tasks that hold room on the agent, by when they came to hold it (ms)."""
+        return f"{self.agent(agent_id)}:tasks"
+
+    def images(self, engine_id: str) -> str:
+        """The engine's image inventory."""
+        return f"{self._prefix}images:{engine_id}"
+
+    def lease(self, name: str) -> str:
+        """The lease's holder."""
+        return f"{self._prefix}lease:{name}"
+
+    def flag(self, name: str) -> str:
+        """The flag, while it is up."""
+        return f"{self._prefix}flag:{name}"
+
+
+def _plain(kind: str, id: str) -> str:
+    if not _PLAIN_ID.fullmatch(id):
+        raise NotFound(kind, id)
+    return id
+
+
+def ledger_fields(agent_id: AgentId, engine_id: EngineId) -> tuple[str, str, str]:
+    """Where the ledger counts the engine's cpu and memory, and the agent's slots."""
+    return f"cpu:{engine_id}", f"memory:{engine_id}", f"slots:{agent_id}"
+
+
+def queued_member(task: Task) -> str:
+    """The task in the queue, in which tasks of one moment stand by slot."""
+    return f"{task.slot:0{_SLOT_DIGITS}}:{task.id}"
+
+
+def queued_task(member: str) -> TaskId:
+    """Which task a member of the queue is."""
+    return TaskId(member.partition(":")[2])
+
+
+def deadline_member(kind: DeadlineKind, entity: str) -> str:
+    """A deadline without its time: arming it again moves it."""
+    return f"{kind.value}:{entity}"
+
+
+def deadline_of(member: str, due: int) -> Deadline | None:
+    """The deadline of a member and its score (ms); None for a kind that only a later release knows."""
+    kind, _, entity = member.partition(":")
+    if kind not in {known.value for known in DeadlineKind}:
+        return None
+    return Deadline(kind=DeadlineKind(kind), entity=entity, due=from_ms(due))

@@ -1,0 +1,173 @@
+"""What a change does to the store: one transaction's checks and writes. Pure: nothing is touched here.
+
+Records, indexes, counters, reservations, deadlines and change log all follow from the same Change, so
+that none can disagree with another.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from typing import Final
+
+from titus_celery.adapters import keyspace as ks
+from titus_celery.adapters import records
+from titus_celery.adapters.keys import Keys, deadline_member, ledger_fields, queued_member
+from titus_celery.core.decision import Change, TaskChange
+from titus_celery.core.model import DeadlineKind, StateChange
+from titus_celery.core.states import State
+
+__all__ = ["LOG_KEPT", "OUTPUT_KEPT", "Plan", "plan"]
+
+#: How long the change log reaches back at least; a reader away for longer starts from a snapshot.
+LOG_KEPT: Final = timedelta(minutes=20)
+#: How long a finished task's output can still be read.
+OUTPUT_KEPT: Final = timedelta(minutes=10)
+
+#: The furthest state that is not final; a job beyond it is over.
+_LAST_OPEN_STATE: Final = max(state for state in State if not state.is_final)
+
+#: The checks and the writes of one transaction.
+Plan = tuple[list[ks.Check], list[ks.Write]]
+
+
+def plan(keys: Keys, change: Change) -> Plan:
+    """The transaction that makes *change* true.
+
+    ValueError for a change that no decision should make: nobody's job, or a reservation without room.
+    """
+    checks: list[ks.Check] = []
+    writes: list[ks.Write] = []
+    for part in (_job(keys, change), *(_task(keys, task) for task in change.tasks), _room(keys, change)):
+        checks += part[0]
+        writes += part[1]
+    writes += _progress(keys, change)
+    writes += _deadlines(keys, change)
+    writes += (ks.Append(keys.log, records.entry_fields(heard), LOG_KEPT) for heard in change.notifications)
+    return checks, writes
+
+
+def _job(keys: Keys, change: Change) -> Plan:
+    key, what = keys.job(change.job_id), f"job {change.job_id}"
+    before, after = change.job_before, change.job_after
+    checks: list[ks.Check] = []
+    writes: list[ks.Write] = []
+    if before is None:
+        if after is None:
+            raise ValueError(f"{what}: a change needs the job as it was, or as it will be")
+        checks.append(ks.Absent(key, ks.Kind.HASH, what))
+        writes.append(ks.HashSet(key, records.new_job_fields(after)))
+        writes.append(ks.SetAdd(keys.live, after.id, ks.to_ms(after.created_at)))
+    else:
+        checks.append(ks.FieldIs(key, records.INTENT, str(before.intent), what))
+        if change.tasks or after:
+            checks.append(ks.AtMost(key, records.STATE, 0, _LAST_OPEN_STATE, what))
+        if after:
+            writes.append(ks.HashSet(key, records.job_fields(before, after)))
+            writes.append(ks.HashRaise(key, records.STATE, after.state, _times(after.history)))
+    if after and after.state.is_final:
+        # Slots that this very change closes are open until it is made.
+        closing = sum(task.before is not None and _closes(task) for task in change.tasks)
+        checks.append(ks.SizeIs(keys.open(after.id), closing, what))
+        writes.append(ks.SetRemove(keys.live, after.id))
+        writes.append(ks.SetAdd(keys.over, after.id, ks.to_ms(after.history[-1].at)))
+    return checks, writes
+
+
+def _task(keys: Keys, change: TaskChange) -> Plan:
+    before, after = change.before, change.after
+    key, what = keys.task(after.id), f"task {after.id}"
+    writes: list[ks.Write] = [ks.HashSet(key, records.task_fields(after))]
+    if after.is_open and not (before and before.is_open):
+        writes.append(ks.SetAdd(keys.open(after.job_id), after.id, after.slot))
+    if _closes(change):
+        writes.append(ks.SetRemove(keys.open(after.job_id), after.id))
+        writes.append(ks.SetAdd(keys.done(after.job_id), after.id, ks.to_ms(after.history[-1].at)))
+    was_queued, is_queued = before is not None and before.state is State.QUEUED, after.state is State.QUEUED
+    if is_queued and not was_queued:
+        writes.append(ks.SetAdd(keys.queued, queued_member(after), ks.to_ms(after.history[0].at)))
+    if was_queued and not is_queued:
+        writes.append(ks.SetRemove(keys.queued, queued_member(after)))
+    if after.state.is_final and not (before and before.state.is_final):
+        writes.append(ks.Expire(keys.output(after.id), ks.Kind.STREAM, OUTPUT_KEPT))
+    if before is None:
+        return [ks.Absent(key, ks.Kind.HASH, what)], writes
+    return [ks.FieldIs(key, records.VERSION, str(before.version), what)], writes
+
+
+def _room(keys: Keys, change: Change) -> Plan:
+    """Reservations follow from which tasks hold room, so that each is made and released exactly once."""
+    deltas: Counter[tuple[str, str]] = Counter()
+    writes: list[ks.Write] = []
+    for task in change.tasks:
+        old, new = task.before.holds if task.before else None, task.after.holds
+        for dispatch, sign in ((old, -1), (new, 1)):
+            if dispatch:
+                taken = (dispatch.demand.cpu_millis, dispatch.demand.memory_bytes, 1)
+                fields = ledger_fields(dispatch.agent_id, dispatch.engine_id)
+                for field, amount in zip(fields, taken, strict=True):
+                    deltas[field, dispatch.agent_id] += sign * amount
+        if old and not (new and new.agent_id == old.agent_id):
+            writes.append(ks.SetRemove(keys.agent_tasks(old.agent_id), task.after.id))
+        if new and not (old and new.agent_id == old.agent_id):
+            since = ks.to_ms(task.after.history[-1].at)
+            writes.append(ks.SetAdd(keys.agent_tasks(new.agent_id), task.after.id, since))
+    checks: list[ks.Check] = []
+    for (field, agent_id), delta in deltas.items():
+        if delta > 0:
+            limit = _limit(change, field)
+            checks.append(ks.AtMost(keys.ledger, field, delta, limit, f"agent {agent_id}", room=True))
+        if delta:
+            writes.append(ks.HashAdd(keys.ledger, field, delta))
+    return checks, writes
+
+
+def _limit(change: Change, field: str) -> int:
+    if change.room is None:
+        raise ValueError(f"job {change.job_id}: who reserves must say how much room there is")
+    room = {"cpu": change.room.cpu_millis, "memory": change.room.memory_bytes, "slots": change.room.slots}
+    return room[field.partition(":")[0]]
+
+
+def _progress(keys: Keys, change: Change) -> Iterator[ks.Write]:
+    """A job is where the furthest of its tasks is (docs/semantics.md A6), and counts its slots."""
+    key = keys.job(change.job_id)
+    reached: dict[int, int] = {}
+    over: Counter[str] = Counter()
+    for task in change.tasks:
+        known = task.before.history if task.before else ()
+        if task.after.history != known:
+            for level, at in _times(task.after.history).items():
+                reached[level] = min(at, reached.get(level, at))
+        if _closes(task) and not task.after.replaced_by:
+            ok = task.after.state is State.FINISHED
+            over[records.SLOTS_OK if ok else records.SLOTS_FAILED] += 1
+            if not ok:
+                yield ks.HashSetNew(key, records.FIRST_FAILURE, f"{task.after.id}: {task.after.reason or ''}")
+    # Queued is where every job begins, and a task's end is not yet the job's.
+    reached = {level: at for level, at in reached.items() if State.QUEUED < level <= _LAST_OPEN_STATE}
+    if reached:
+        yield ks.HashRaise(key, records.STATE, max(reached), reached)
+    for field, count in over.items():
+        yield ks.HashAdd(key, field, count)
+
+
+def _deadlines(keys: Keys, change: Change) -> Iterator[ks.Write]:
+    for kind, entity in change.disarm:
+        yield ks.SetRemove(keys.deadlines, deadline_member(kind, entity))
+    for new in change.arm:
+        yield ks.SetAdd(keys.deadlines, deadline_member(new.kind, new.entity), ks.to_ms(new.due))
+    ends = [task.after.history[-1].at for task in change.tasks if _closes(task)]
+    if ends and not (change.job_after and change.job_after.state.is_final):
+        settle = deadline_member(DeadlineKind.SETTLE, change.job_id)
+        yield ks.SetAddIfEmpty(keys.deadlines, keys.open(change.job_id), settle, ks.to_ms(max(ends)))
+
+
+def _closes(change: TaskChange) -> bool:
+    """Whether the slot stops waiting for this task."""
+    return not change.after.is_open and (change.before is None or change.before.is_open)
+
+
+def _times(history: Sequence[StateChange]) -> dict[int, int]:
+    return {int(step.state): ks.to_ms(step.at) for step in history}

@@ -1,0 +1,171 @@
+"""Jobs, tasks, deadlines and the change log, laid out over a keyspace."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Final
+
+from titus_celery.adapters.keys import Keys, deadline_member, deadline_of, queued_task
+from titus_celery.adapters.keyspace import (
+    NO_ENTRY,
+    Absent,
+    Keyspace,
+    Kind,
+    SetRemoveIf,
+    TextSet,
+    from_ms,
+    to_ms,
+)
+from titus_celery.adapters.layout import plan
+from titus_celery.adapters.records import PREVIOUS, job_of, notification_of, task_of
+from titus_celery.adapters.system import SystemIds
+from titus_celery.core.decision import Change, Notification
+from titus_celery.core.model import Deadline, Job, JobId, Task, TaskId
+from titus_celery.errors import Conflict, NotFound, PositionLost, StoreCorrupt
+from titus_celery.ports import Ids, Position, TaskView
+
+__all__ = ["RecordStore", "read_views"]
+
+_POSITION: Final = re.compile(r"[0-9]{1,15}-[0-9]{1,15}")
+
+
+class RecordStore:
+    """The Records and the ChangeLog of the installation whose keys this keyspace holds."""
+
+    def __init__(self, keyspace: Keyspace, ids: Ids | None = None) -> None:
+        self._keyspace = keyspace
+        self._keys = Keys(keyspace.namespace)
+        self._ids = ids or SystemIds()
+
+    # ------------------------------------------------------------------------------------------------ records
+
+    def installation(self) -> str:
+        """The id of this installation; the first to ask makes it."""
+        key = self._keys.installation
+        if (found := self._keyspace.text(key)) is not None:
+            return found
+        mine = self._ids.new()
+        try:
+            self._keyspace.transact([Absent(key, Kind.TEXT, "the installation")], [TextSet(key, mine)])
+        except Conflict:
+            return self.installation()
+        return mine
+
+    def now(self) -> datetime:
+        """The store's time, in whole milliseconds."""
+        return self._keyspace.now()
+
+    def job(self, job_id: JobId) -> tuple[Job, datetime]:
+        """The job, live or finished, and the store's time. NotFound if there is none."""
+        key = self._keys.job(job_id)
+        (fields,), now = self._keyspace.hashes([key])
+        if not fields:
+            raise NotFound("job", job_id)
+        return job_of(key, fields), now
+
+    def task(self, task_id: TaskId) -> TaskView:
+        """The task, its job and the store's time. NotFound if there is none."""
+        task_key, job_key = self._keys.task(task_id), self._keys.job_of_task(task_id)
+        (task, job), now = self._keyspace.hashes([task_key, job_key])
+        if not task:
+            raise NotFound("task", task_id)
+        return TaskView(job=job_of(job_key, job), task=task_of(task_key, task), now=now)
+
+    def commit(self, change: Change) -> None:
+        """Make *change* true, whole or not at all (see Records)."""
+        self._keyspace.transact(*plan(self._keys, change))
+
+    def open_tasks(self, job_id: JobId) -> Sequence[Task]:
+        """The job's open tasks by slot."""
+        key = self._keys.open(job_id)
+        members, _ = self._keyspace.members(key, 0, _ALL)
+        return self._tasks(TaskId(member) for member, _ in members)
+
+    def finished_tasks(self, job_id: JobId, limit: int) -> Sequence[Task]:
+        """At most *limit* of the job's other tasks, the newest ended first."""
+        members, _ = self._keyspace.members(self._keys.done(job_id), 0, limit, newest=True)
+        return self._tasks(TaskId(member) for member, _ in members)
+
+    def live_jobs(self, start: int, limit: int) -> tuple[Sequence[Job], int]:
+        """A page of the jobs that are not over, by creation then id, and how many there are."""
+        members, total = self._keyspace.members(self._keys.live, start, limit)
+        keys = [self._keys.job(member) for member, _ in members]
+        found, _ = self._keyspace.hashes(keys) if keys else ([], None)
+        # A job may have ended, and gone, between the two reads.
+        return [job_of(key, fields) for key, fields in zip(keys, found, strict=True) if fields], total
+
+    def queued(self, limit: int) -> Sequence[TaskView]:
+        """At most *limit* queued tasks, oldest first, by slot if they are of one age."""
+        members, _ = self._keyspace.members(self._keys.queued, 0, limit)
+        return read_views(self._keyspace, self._keys, [queued_task(member) for member, _ in members])
+
+    def due(self, now: datetime, limit: int) -> Sequence[Deadline]:
+        """At most *limit* deadlines at or before *now*, earliest first; they stay in the store."""
+        members = self._keyspace.members_until(self._keys.deadlines, to_ms(now), limit)
+        # What a later release armed is for it to act on.
+        return [deadline for member in members if (deadline := deadline_of(*member))]
+
+    def next_due(self) -> datetime | None:
+        """When the earliest deadline is due, if there is one."""
+        members, _ = self._keyspace.members(self._keys.deadlines, 0, 1)
+        return from_ms(members[0][1]) if members else None
+
+    def disarm(self, deadline: Deadline) -> None:
+        """Remove a deadline unless it was moved meanwhile."""
+        member = deadline_member(deadline.kind, deadline.entity)
+        self._keyspace.transact([], [SetRemoveIf(self._keys.deadlines, member, to_ms(deadline.due))])
+
+    def _tasks(self, ids: Iterable[TaskId]) -> Sequence[Task]:
+        keys = [self._keys.task(id) for id in ids]
+        if not keys:
+            return []
+        found, _ = self._keyspace.hashes(keys)
+        return [task_of(key, fields) for key, fields in zip(keys, found, strict=True) if fields]
+
+    # --------------------------------------------------------------------------------------------- change log
+
+    def end(self) -> Position:
+        """The place after everything committed so far."""
+        last = self._keyspace.last_entry(self._keys.log)
+        return Position(last.id if last else NO_ENTRY)
+
+    def read(self, after: Position, limit: int, block: timedelta) -> Sequence[tuple[Position, Notification]]:
+        """What follows *after*, in commit order; waits up to *block* for the first (see ChangeLog)."""
+        if not _POSITION.fullmatch(after):
+            raise PositionLost(after)
+        key = self._keys.log
+        entries = self._keyspace.entries(key, after, limit, block)
+        # Each entry names the one before it, so that a hole shows.
+        reached = entries[0].fields.get(PREVIOUS, b"").decode() if entries else self.end()
+        if reached != after and (entries or _older(reached, after)):
+            raise PositionLost(after)
+        return [(Position(entry.id), notification_of(key, entry)) for entry in entries]
+
+
+#: Members of one job are bounded by its size, so that all of them are asked for.
+_ALL: Final = 1_000_000_000
+
+
+def _older(one: str, other: str) -> bool:
+    return [int(part) for part in one.split("-")] < [int(part) for part in other.split("-")]
+
+
+def read_views(keyspace: Keyspace, keys: Keys, ids: Sequence[TaskId]) -> Sequence[TaskView]:
+    """These tasks with their jobs, each job read once; those that are gone are left out."""
+    if not ids:
+        return []
+    task_keys = [keys.task(id) for id in ids]
+    job_keys = [keys.job_of_task(id) for id in ids]
+    distinct = list(dict.fromkeys(job_keys))
+    found, now = keyspace.hashes([*task_keys, *distinct])
+    job_fields = zip(distinct, found[len(ids) :], strict=True)
+    jobs = {key: job_of(key, fields) for key, fields in job_fields if fields}
+    views = []
+    for task_key, job_key, fields in zip(task_keys, job_keys, found, strict=False):
+        if fields:
+            if job_key not in jobs:
+                raise StoreCorrupt(job_key, f"nothing, while {task_key} is there")
+            views.append(TaskView(job=jobs[job_key], task=task_of(task_key, fields), now=now))
+    return views

@@ -1,0 +1,1 @@
+"""Celery Beat, which only ticks: no rules, no state, and of several only one leads."""

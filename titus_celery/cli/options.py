@@ -1,0 +1,74 @@
+"""Options that several commands share, and what they make of them."""
+
+from __future__ import annotations
+
+import getpass
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from titus_celery.client import TitusClient
+
+__all__ = ["as_json", "connect", "with_server"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def with_server(function: F) -> F:
+    """Add --server and --owner."""
+    server = click.option(
+        "--server",
+        envvar="TITUS_SERVER",
+        default="127.0.0.1:7104",
+        show_default=True,
+        metavar="HOST:PORT",
+        help="The gateway to talk to (or TITUS_SERVER).",
+    )
+    owner = click.option(
+        "--owner",
+        envvar="TITUS_OWNER",
+        default=_me,
+        show_default="USER@HOST",
+        metavar="EMAIL",
+        callback=_ascii,
+        help="Who you are (or TITUS_OWNER).",
+    )
+    return server(owner(function))
+
+
+def as_json(function: F) -> F:
+    """Add -o json."""
+    return click.option(
+        "-o",
+        "--output",
+        "form",
+        type=click.Choice(["table", "json"]),
+        default="table",
+        show_default=True,
+        help="How to print it.",
+    )(function)
+
+
+def connect(server: str, owner: str) -> TitusClient:
+    """A client for the server and the caller that the options name."""
+    from titus_celery.client import TitusClient
+
+    return TitusClient(server, caller=owner)
+
+
+def _me() -> str:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        # A user id without a name, as in many containers.
+        user = "nobody"
+    return f"{user}@{socket.gethostname()}"
+
+
+def _ascii(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    if not (value.isascii() and value.isprintable() and value.strip()):
+        raise click.BadParameter("must be an e-mail address of plain ASCII characters")
+    return value

@@ -1,0 +1,56 @@
+"""The exit code of a followed job, from how its tasks ended, and nothing from the wording of a reason.
+
+| code | means |
+|---|---|
+| the container's own | of the last run of each slot, the first that is not 0, by slot |
+| 124 | it ran into its runtime limit |
+| 125 | no container of that slot ran to an exit, or it was ended from outside and exited with 0 |
+| 128+n | signal n ended it |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from titus_celery.core.reasons import Code
+from titus_celery.grpc.proto import titus_celery_v1_pb2 as v1
+
+__all__ = ["Verdict", "of_end", "of_slots"]
+
+LIMIT_REACHED: Final = 124
+NOT_RUN: Final = 125
+SIGNALLED: Final = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """An exit code, and in words why, where the code alone does not tell."""
+
+    code: int
+    why: str = ""
+
+
+def of_end(end: v1.End | None, memory: str) -> Verdict:
+    """What one run means. *memory* is its limit, in words; None: nothing could be learnt of its end."""
+    if end is None:
+        return Verdict(NOT_RUN, "how it ended could not be learnt")
+    if end.reason_code == Code.NORMAL.value:
+        return Verdict(0)
+    if end.reason_code == Code.LIMIT.value:
+        return Verdict(LIMIT_REACHED, "it ran into its runtime limit")
+    reason = end.reason or end.reason_code or "no reason was given"
+    if end.reason_code == Code.OOM.value:
+        reason = f"out of memory (limit {memory})" if memory else "out of memory"
+    if end.exited and end.signal:
+        return Verdict(SIGNALLED + end.signal, reason)
+    if end.exited and end.exit_code:
+        is_plain = end.reason_code in (Code.FAILED.value, Code.CRASHED.value)
+        return Verdict(end.exit_code, "" if is_plain else reason)
+    return Verdict(NOT_RUN, reason)
+
+
+def of_slots(verdicts: Mapping[int, Verdict]) -> tuple[int, Verdict] | None:
+    """The first slot that did not end well, and its verdict; None if all of them did."""
+    return next(((slot, verdicts[slot]) for slot in sorted(verdicts) if verdicts[slot].code), None)

@@ -1,0 +1,15 @@
+"""The Python client of a Titus server: synchronous, and without Celery, Redis or Docker.
+
+    with TitusClient("127.0.0.1:7104", caller="ann@example.com") as titus:
+        job_id = titus.submit(descriptor)
+        for item in titus.observe(job_id):
+            ...
+
+Requests and replies are the messages of `titus_celery.grpc.proto`.
+"""
+
+from titus_celery.client.failure import CallFailed
+from titus_celery.client.streams import Disconnected, Reconnected
+from titus_celery.client.titus import DEFAULT_SERVER, TitusClient
+
+__all__ = ["DEFAULT_SERVER", "CallFailed", "Disconnected", "Reconnected", "TitusClient"]

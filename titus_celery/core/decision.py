@@ -1,0 +1,193 @@
+"""What a decision is, and what committing it means.
+
+A decision says what should be true next and what must be said once it is. `change_of` derives from
+before and after everything that the commit needs, notifications included, so that nobody can
+forget to send one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from titus_celery.core.model import (
+    AgentId,
+    Capacity,
+    Deadline,
+    DeadlineKind,
+    Dispatch,
+    Job,
+    JobId,
+    Task,
+    TaskId,
+)
+
+__all__ = [
+    "NOTHING",
+    "Change",
+    "Command",
+    "Decision",
+    "JobAdded",
+    "JobEnded",
+    "Notification",
+    "Prove",
+    "RunTask",
+    "StopTask",
+    "TaskChange",
+    "TaskUpdated",
+    "Wake",
+    "change_of",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class RunTask:
+    """Order: the agent is to run this task. Safe to repeat: the dispatch number tells.
+
+    *adopt* lets it go on where a run of an earlier process of the agent stopped.
+    """
+
+    task_id: TaskId
+    job_id: JobId
+    dispatch: Dispatch
+    image: str
+    adopt: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StopTask:
+    """Order: the agent is to look at this task's kill intent now, not at its next poll."""
+
+    task_id: TaskId
+    agent_id: AgentId
+
+
+@dataclass(frozen=True, slots=True)
+class Prove:
+    """Order to an agent, from itself: show that its consumer consumes."""
+
+    agent_id: AgentId
+
+
+@dataclass(frozen=True, slots=True)
+class Wake:
+    """Order: control is to look for work now, not at the next tick."""
+
+
+Command = RunTask | StopTask | Prove | Wake
+
+
+@dataclass(frozen=True, slots=True)
+class JobAdded:
+    """A job is new, or its definition changed."""
+
+    job: Job
+
+
+@dataclass(frozen=True, slots=True)
+class TaskUpdated:
+    """A task is new, or its record changed."""
+
+    task: Task
+
+
+@dataclass(frozen=True, slots=True)
+class JobEnded:
+    """A job is over. Nothing about it follows."""
+
+    job: Job
+
+
+Notification = JobAdded | TaskUpdated | JobEnded
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What should be true next; whatever is not named stays as it is."""
+
+    #: The job after, if its own record changes (new, kill intent, end).
+    job: Job | None = None
+    #: Tasks after: new ones, and those whose record changes.
+    tasks: tuple[Task, ...] = ()
+    arm: tuple[Deadline, ...] = ()
+    #: Deadlines that this settles, removed whenever they are due: each belongs to a record whose
+    #: version the commit checks, so nobody can have moved it meanwhile.
+    disarm: tuple[tuple[DeadlineKind, str], ...] = ()
+    #: To be sent only after the commit, and again if a crash swallows them.
+    commands: tuple[Command, ...] = ()
+    #: All that the chosen agent and its engine can hold, when tasks are dispatched.
+    room: Capacity | None = None
+    #: For a decision to do nothing: why.
+    why: str = ""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to commit."""
+        return self.job is None and not (self.tasks or self.arm or self.disarm)
+
+
+#: There is nothing to do.
+NOTHING = Decision()
+
+
+@dataclass(frozen=True, slots=True)
+class TaskChange:
+    """One task's record before (None: it is new) and after."""
+
+    before: Task | None
+    after: Task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """All that one commit writes; it is refused if *job* or a task's *before* is stale."""
+
+    job_id: JobId
+    #: The job as the decision saw it; None when it is new.
+    job_before: Job | None
+    #: The job after, when its own record changes.
+    job_after: Job | None
+    tasks: tuple[TaskChange, ...] = ()
+    arm: tuple[Deadline, ...] = ()
+    disarm: tuple[tuple[DeadlineKind, str], ...] = ()
+    room: Capacity | None = None
+    notifications: tuple[Notification, ...] = ()
+
+
+def change_of(job: Job | None, known: Sequence[Task], decision: Decision) -> Change:
+    """The commit that makes *decision* true, for who knew *job* and the tasks *known*."""
+    before = {task.id: task for task in known}
+    tasks = tuple(
+        TaskChange(old, replace(task, version=old.version + 1) if old else task)
+        for task in decision.tasks
+        if (old := before.get(task.id)) != task
+    )
+    after = decision.job
+    if after is not None and job is not None:
+        after = replace(after, version=job.version + 1)
+    owner = decision.job or job
+    if owner is None:
+        raise ValueError("a decision about tasks needs the job they belong to")
+    return Change(
+        job_id=owner.id,
+        job_before=job,
+        job_after=after,
+        tasks=tasks,
+        arm=decision.arm,
+        disarm=decision.disarm,
+        room=decision.room,
+        notifications=_notifications(job, after, tasks),
+    )
+
+
+def _notifications(
+    before: Job | None, after: Job | None, tasks: Sequence[TaskChange]
+) -> tuple[Notification, ...]:
+    heard: list[Notification] = []
+    if after is not None and (before is None or before.descriptor != after.descriptor):
+        heard.append(JobAdded(after))
+    heard.extend(TaskUpdated(change.after) for change in tasks)
+    # Last, because nothing about a job may follow its end.
+    if after is not None and after.state.is_final and not (before and before.state.is_final):
+        heard.append(JobEnded(after))
+    return tuple(heard)

@@ -1,0 +1,276 @@
+"""The decisions about one task: dispatched, claimed, running, ended, replaced, killed.
+
+Each takes what was loaded and the time, and gives a Decision; one that does not apply (any more)
+gives an empty one that says why. That makes every command safe to repeat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from types import MappingProxyType
+from typing import Final
+
+from titus_celery.core.decision import Command, Decision, RunTask, StopTask, Wake
+from titus_celery.core.model import (
+    Agent,
+    AgentId,
+    Deadline,
+    DeadlineKind,
+    Demand,
+    Dispatch,
+    Exit,
+    Job,
+    JobId,
+    KillIntent,
+    RetryPolicy,
+    StateChange,
+    Task,
+    TaskId,
+)
+from titus_celery.core.reasons import ENDS, Code, Reason
+from titus_celery.core.retry import plan
+from titus_celery.core.states import State, may_step
+
+__all__ = [
+    "LIMIT_BACKSTOP",
+    "UNCLAIMED_MAX",
+    "Spans",
+    "claimed",
+    "dispatched",
+    "ended",
+    "first_task",
+    "job_of",
+    "killed",
+    "replaced",
+    "republished",
+    "run_order",
+    "running",
+    "task_id",
+    "waiting",
+]
+
+#: How long after a runtime limit control ends the task itself: the agent's own timer, its stop
+#: with grace and its report come first unless the agent is gone.
+LIMIT_BACKSTOP: Final = timedelta(seconds=30)
+
+#: How long an order may go unclaimed by an agent that keeps its lease (one that does not is lost by
+#: itself): claiming takes an agent milliseconds, so this many of our repetitions went nowhere.
+UNCLAIMED_MAX: Final = timedelta(seconds=60)
+
+#: The deadlines that may stand for a task while it is in a state; leaving the state removes them.
+_DEADLINES_OF: Final[Mapping[State, tuple[DeadlineKind, ...]]] = MappingProxyType(
+    {
+        State.QUEUED: (),
+        State.DISPATCHED: (DeadlineKind.REPUBLISH,),
+        State.STARTING: (DeadlineKind.STUCK,),
+        State.RUNNING: (DeadlineKind.LIMIT,),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spans:
+    """The settings that decisions about tasks need."""
+
+    republish_after: timedelta
+    stuck_after: timedelta
+
+
+def task_id(job_id: JobId, slot: int, attempt: int) -> TaskId:
+    """The id of a slot's attempt (A9)."""
+    return TaskId(f"{job_id}-{slot}-{attempt}")
+
+
+def job_of(id: TaskId) -> JobId:
+    """The job part of a task id."""
+    return JobId(id.rsplit("-", 2)[0])
+
+
+def first_task(job_id: JobId, slot: int, now: datetime) -> Task:
+    """A slot's first task, queued."""
+    id = task_id(job_id, slot, 1)
+    return Task(
+        id=id,
+        job_id=job_id,
+        slot=slot,
+        attempt=1,
+        original_id=id,
+        history=(StateChange(state=State.QUEUED, at=now),),
+    )
+
+
+def waiting(task: Task, why: str) -> Decision:
+    """A queued task says why it is not placed; nothing if it says so already."""
+    reason = Reason(Code.WAITING, why)
+    if task.state is not State.QUEUED or task.reason == reason:
+        return Decision(why="it says so already")
+    return Decision(tasks=(replace(task, reason=reason),))
+
+
+def dispatched(job: Job, task: Task, agent: Agent, demand: Demand, now: datetime, spans: Spans) -> Decision:
+    """*agent* is chosen for a queued task: reserve, number the order, send it."""
+    if job.kill is not None or task.state is not State.QUEUED:
+        return Decision(why="it is not waiting to be placed")
+    order = Dispatch(
+        number=task.dispatches + 1,
+        agent_id=agent.id,
+        engine_id=agent.engine_id,
+        host=agent.host,
+        zone=agent.zone,
+        region=agent.region,
+        demand=demand,
+    )
+    after = replace(
+        task,
+        history=task.moved(State.DISPATCHED, now),
+        reason=None,
+        dispatch=order,
+        dispatches=order.number,
+    )
+    return Decision(
+        tasks=(after,),
+        room=agent.capacity,
+        arm=(_due(DeadlineKind.REPUBLISH, task, now + spans.republish_after),),
+        commands=(run_order(job, after, order),),
+    )
+
+
+def republished(job: Job, task: Task, now: datetime, spans: Spans) -> Decision:
+    """An order that nobody claimed is sent again, under the same number; given up in the end."""
+    if task.state is not State.DISPATCHED or task.dispatch is None:
+        return Decision(why="the order was taken")
+    if now - task.history[-1].at >= UNCLAIMED_MAX:
+        seconds = int(UNCLAIMED_MAX.total_seconds())
+        why = f"agent {task.dispatch.agent_id} did not take it within {seconds} s"
+        return ended(job, task, Reason(Code.STUCK, why), now)
+    return Decision(
+        arm=(_due(DeadlineKind.REPUBLISH, task, now + spans.republish_after),),
+        commands=(run_order(job, task, task.dispatch),),
+    )
+
+
+def claimed(job: Job, task: Task, agent_id: AgentId, number: int, now: datetime, spans: Spans) -> Decision:
+    """The agent takes the order; a copy, a stale one or a killed task's gives nothing."""
+    order = task.dispatch
+    if job.kill is not None or task.kill is not None:
+        return Decision(why="it is being killed")
+    if task.state is not State.DISPATCHED or order is None:
+        return Decision(why=f"it is {task.state.name}: another copy of the order was taken")
+    if (order.agent_id, order.number) != (agent_id, number):
+        return Decision(why=f"order {number} is not the latest, {order.number} to {order.agent_id}")
+    return Decision(
+        tasks=(replace(task, history=task.moved(State.STARTING, now)),),
+        arm=(_due(DeadlineKind.STUCK, task, now + spans.stuck_after),),
+        disarm=_settled(task),
+    )
+
+
+def running(job: Job, task: Task, number: int, ip: str, now: datetime) -> Decision:
+    """The container is up; from now its runtime limit counts (A5)."""
+    if task.state is not State.STARTING or not _is_order(task, number):
+        return Decision(why=f"it is {task.state.name}")
+    limit = now + job.descriptor.batch.runtime_limit + LIMIT_BACKSTOP
+    return Decision(
+        tasks=(replace(task, history=task.moved(State.RUNNING, now), ip=ip),),
+        arm=(_due(DeadlineKind.LIMIT, task, limit),),
+        disarm=_settled(task),
+    )
+
+
+def ended(
+    job: Job,
+    task: Task,
+    reason: Reason,
+    now: datetime,
+    *,
+    exit: Exit | None = None,
+    number: int | None = None,
+) -> Decision:
+    """The task is over for *reason*; the same step says whether its slot is tried again.
+
+    *number* is the order under which an agent reports; None when control says so.
+    """
+    end = ENDS[reason.code]
+    if not may_step(task.state, end.state):
+        return Decision(why=f"it is {task.state.name}")
+    if number is not None and not _is_order(task, number):
+        return Decision(why=f"order {number} is not the latest")
+    history = task.moved(end.state, now)
+    at = history[-1].at
+    is_unwanted = job.kill is not None or task.kill is not None
+    policy = job.descriptor.batch.retry or RetryPolicy()
+    again = None if is_unwanted else plan(policy, task, reason.code, at)
+    due = at + again.delay if again else None
+    after = replace(task, history=history, reason=reason, exit=exit, retry_at=due)
+    return Decision(
+        tasks=(after,),
+        arm=(_due(DeadlineKind.RETRY, task, due),) if due else (),
+        disarm=_settled(task),
+        commands=(Wake(),),
+    )
+
+
+def replaced(job: Job, task: Task, now: datetime) -> Decision:
+    """The replacement of a failed task whose delay is over."""
+    if task.retry_at is None or task.reason is None or job.kill is not None:
+        return Decision(why="it is not to be replaced")
+    if now < task.retry_at:
+        # The store's clock was set back since the deadline came: it must come again.
+        return Decision(arm=(_due(DeadlineKind.RETRY, task, task.retry_at),), why="its delay is not over")
+    policy = job.descriptor.batch.retry or RetryPolicy()
+    again = plan(policy, task, task.reason.code, task.history[-1].at)
+    if again is None:
+        raise ValueError(f"{task.id} waits for a retry that its end does not allow")
+    new = replace(
+        first_task(job.id, task.slot, max(now, task.history[-1].at)),
+        id=task_id(job.id, task.slot, task.attempt + 1),
+        attempt=task.attempt + 1,
+        original_id=task.original_id,
+        resubmit_of=task.id,
+        user_retries=again.user_retries,
+        infra_retries=again.infra_retries,
+        backoff_step=again.backoff_step,
+    )
+    return Decision(
+        tasks=(replace(task, retry_at=None, replaced_by=new.id), new),
+        disarm=((DeadlineKind.RETRY, task.id),),
+        commands=(Wake(),),
+    )
+
+
+def killed(job: Job, task: Task, intent: KillIntent, now: datetime) -> Decision:
+    """Somebody wants this task dead: ended at once unless an agent has its container."""
+    if task.state.is_final:
+        if task.retry_at is None:
+            return Decision(why="it is over")
+        return Decision(
+            tasks=(replace(task, retry_at=None, kill=intent),), disarm=((DeadlineKind.RETRY, task.id),)
+        )
+    reason = Reason(Code.KILLED, f"by {intent.by} at {intent.at.isoformat(timespec='seconds')}")
+    marked = replace(task, kill=intent)
+    if task.state in (State.QUEUED, State.DISPATCHED) or task.dispatch is None:
+        end = ended(job, marked, reason, now)
+        return replace(end, commands=(Wake(),))
+    stop: tuple[Command, ...] = (StopTask(task.id, task.dispatch.agent_id),)
+    if task.kill is not None:
+        return Decision(commands=stop, why="its kill is on record")
+    return Decision(tasks=(marked,), commands=stop)
+
+
+def run_order(job: Job, task: Task, order: Dispatch, *, adopt: bool = False) -> RunTask:
+    """The order to run a dispatched task."""
+    return RunTask(task.id, job.id, order, job.descriptor.container.image.id, adopt)
+
+
+def _is_order(task: Task, number: int) -> bool:
+    return task.dispatch is not None and task.dispatch.number == number
+
+
+def _due(kind: DeadlineKind, task: Task, due: datetime) -> Deadline:
+    return Deadline(kind=kind, entity=task.id, due=due)
+
+
+def _settled(task: Task) -> tuple[tuple[DeadlineKind, str], ...]:
+    return tuple((kind, task.id) for kind in _DEADLINES_OF[task.state])

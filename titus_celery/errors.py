@@ -1,0 +1,219 @@
+"""Every way in which a request or a run can go wrong, as one tree.
+
+An error carries its facts as fields, says in one sentence what happened, why and what to do,
+and survives pickling, because errors cross process borders. What a client sees of each is
+decided in one table, `titus_celery/grpc/status.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+__all__ = [
+    "Busy",
+    "Conflict",
+    "EngineFault",
+    "FailedPrecondition",
+    "Full",
+    "ImageMissing",
+    "InvalidRequest",
+    "NotFound",
+    "PositionLost",
+    "SettingsError",
+    "SlowObserver",
+    "StartRefused",
+    "StoreCorrupt",
+    "StoreUnavailable",
+    "TitusError",
+    "Unavailable",
+    "Unsupported",
+    "Violation",
+]
+
+
+class TitusError(Exception):
+    """The root: whatever this package raises on purpose is one of these."""
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One thing wrong with a request: where (a field path) and what."""
+
+    field: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.text}"
+
+
+class InvalidRequest(TitusError):
+    """The request breaks rules; every one of them is named (docs/semantics.md A18)."""
+
+    def __init__(self, violations: Sequence[Violation]) -> None:
+        super().__init__(tuple(violations))
+        self.violations: tuple[Violation, ...] = tuple(violations)
+
+    def __str__(self) -> str:
+        return "; ".join(str(violation) for violation in self.violations)
+
+
+class Unsupported(TitusError):
+    """A part of the API that this release does not offer; the message names it."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what
+
+    def __str__(self) -> str:
+        return f"{self.what} is not supported by this release"
+
+
+class NotFound(TitusError):
+    """No entity of this kind has this id."""
+
+    def __init__(self, kind: str, id: str) -> None:
+        super().__init__(kind, id)
+        self.kind, self.id = kind, id
+
+    def __str__(self) -> str:
+        return f"no {self.kind} has the id {self.id!r}; `titus ls` lists the jobs that are alive"
+
+
+class FailedPrecondition(TitusError):
+    """The entity exists, but is in a state in which this cannot be done."""
+
+    def __init__(self, kind: str, id: str, why: str) -> None:
+        super().__init__(kind, id, why)
+        self.kind, self.id, self.why = kind, id, why
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.id}: {self.why}"
+
+
+class Conflict(TitusError):
+    """Somebody else changed the record first: load it again and decide again."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what
+
+    def __str__(self) -> str:
+        return f"{self.what} was changed by another writer at the same time; try again"
+
+
+class Full(Conflict):
+    """An agent has no room left for what a placement wanted to reserve."""
+
+    def __str__(self) -> str:
+        return f"{self.what} has no room left; it is tried again elsewhere"
+
+
+class Unavailable(TitusError):
+    """Something that the request needs is away for now; it may be tried again."""
+
+    def __init__(self, what: str, why: str) -> None:
+        super().__init__(what, why)
+        self.what, self.why = what, why
+
+    def __str__(self) -> str:
+        return f"{self.what} is unavailable: {self.why}"
+
+
+class StoreUnavailable(Unavailable):
+    """The store does not answer."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__("the store (Redis)", why)
+        self.args = (why,)
+
+
+class StoreCorrupt(TitusError):
+    """A key of ours holds what we never wrote; nothing was changed."""
+
+    def __init__(self, key: str, found: str) -> None:
+        super().__init__(key, found)
+        self.key, self.found = key, found
+
+    def __str__(self) -> str:
+        return f"the store's key {self.key!r} holds {self.found}; nothing was changed. Repair or delete that key"
+
+
+class PositionLost(TitusError):
+    """The change log no longer reaches back to where a reader stood: start from a snapshot."""
+
+    def __init__(self, position: str) -> None:
+        super().__init__(position)
+        self.position = position
+
+    def __str__(self) -> str:
+        return f"the change log no longer holds position {self.position}; read a fresh snapshot"
+
+
+class SlowObserver(TitusError):
+    """An observer took its events more slowly than they came: start from a snapshot."""
+
+    def __init__(self, events_max: int) -> None:
+        super().__init__(events_max)
+        self.events_max = events_max
+
+    def __str__(self) -> str:
+        return (
+            f"the observer fell more than {self.events_max} events behind and was cut off; "
+            "observe again, and read faster or observe fewer jobs"
+        )
+
+
+class Busy(TitusError):
+    """One process serves only so many of these at once, and that many are open."""
+
+    def __init__(self, what: str, limit: int) -> None:
+        super().__init__(what, limit)
+        self.what, self.limit = what, limit
+
+    def __str__(self) -> str:
+        return f"{self.limit} {self.what} are open here, which is the most; end one or try again later"
+
+
+class EngineFault(TitusError):
+    """The Docker Engine failed us: unreachable, broken, or answering what it should not."""
+
+    def __init__(self, doing: str, why: str) -> None:
+        super().__init__(doing, why)
+        self.doing, self.why = doing, why
+
+    def __str__(self) -> str:
+        return f"Docker Engine failed at {self.doing}: {self.why}"
+
+
+class ImageMissing(TitusError):
+    """The engine does not have this image."""
+
+    def __init__(self, image: str) -> None:
+        super().__init__(image)
+        self.image = image
+
+    def __str__(self) -> str:
+        return f"the image {self.image!r} is not on the engine"
+
+
+class StartRefused(TitusError):
+    """The container itself cannot start: its command, user or directory is wrong."""
+
+    def __init__(self, exit_code: int, why: str) -> None:
+        super().__init__(exit_code, why)
+        self.exit_code, self.why = exit_code, why
+
+    def __str__(self) -> str:
+        return f"the container cannot start (exit code {self.exit_code}): {self.why}"
+
+
+class SettingsError(TitusError):
+    """A setting is unknown or has a value that cannot be used."""
+
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__(name, why)
+        self.name, self.why = name, why
+
+    def __str__(self) -> str:
+        return f"setting {self.name}: {self.why}"

@@ -1,0 +1,185 @@
+"""The gateway's process side: listen, serve, drain."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import signal
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+
+import grpc.aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from titus_celery.errors import SettingsError
+from titus_celery.grpc.interceptor import Errors
+from titus_celery.grpc.outputs_servicer import TaskOutputs
+from titus_celery.grpc.proto import titus_celery_v1_pb2, titus_job_api_pb2
+from titus_celery.grpc.proto.titus_celery_v1_pb2_grpc import add_TaskOutputServiceServicer_to_server
+from titus_celery.grpc.proto.titus_job_api_pb2_grpc import add_JobManagementServiceServicer_to_server
+from titus_celery.grpc.servicer import JobManagement
+from titus_celery.grpc.streams import OBSERVER_EVENTS_MAX, Streams
+from titus_celery.grpc.threads import Threads
+from titus_celery.service.feed import Feed
+from titus_celery.service.jobs import Jobs
+from titus_celery.service.tail import Tails
+from titus_celery.settings import Settings
+
+__all__ = ["SERVICES", "Gateway", "GatewayServices", "build_server", "serve", "stop_on_signals"]
+
+#: The services of ours, by full name.
+SERVICES: Final = (
+    titus_job_api_pb2.DESCRIPTOR.services_by_name["JobManagementService"].full_name,
+    titus_celery_v1_pb2.DESCRIPTOR.services_by_name["TaskOutputService"].full_name,
+)
+
+#: Threads for calls to the store: each takes milliseconds, so this many serve thousands a second.
+CALL_THREADS: Final = 32
+#: Calls and streams open at once; past it gRPC answers RESOURCE_EXHAUSTED instead of piling up.
+CALLS_MAX: Final = 10_000
+#: Bytes of one request: a descriptor with every limit reached is far smaller.
+REQUEST_BYTES_MAX: Final = 4 * 1024 * 1024
+#: A connection that is silent this long is asked whether it lives.
+KEEPALIVE: Final = timedelta(seconds=60)
+#: How long it may take to answer.
+KEEPALIVE_ANSWER: Final = timedelta(seconds=20)
+#: Clients may ask us as often as this.
+PING_INTERVAL_MIN: Final = timedelta(seconds=10)
+#: How long calls may go on after we were told to stop.
+DRAIN: Final = timedelta(seconds=5)
+
+_OPTIONS: Final[Sequence[tuple[str, Any]]] = (
+    # Two gateways on one port would each get half of the calls: the second must fail to start.
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", REQUEST_BYTES_MAX),
+    # Replies are bounded by page sizes; what a client takes is the client's to say.
+    ("grpc.max_send_message_length", -1),
+    ("grpc.keepalive_time_ms", KEEPALIVE // timedelta(milliseconds=1)),
+    ("grpc.keepalive_timeout_ms", KEEPALIVE_ANSWER // timedelta(milliseconds=1)),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", PING_INTERVAL_MIN // timedelta(milliseconds=1)),
+)
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayServices:
+    """The use cases that the gateway offers."""
+
+    jobs: Jobs
+    feed: Feed
+    tails: Tails
+
+
+class Gateway:
+    """A server that listens from the moment it is made. Make it on the event loop."""
+
+    def __init__(self, services: GatewayServices, listen: str, events_max: int) -> None:
+        self._feed = services.feed
+        self._threads = Threads("titus-call", CALL_THREADS)
+        self._outputs = TaskOutputs(services.tails)
+        self._health = health.aio.HealthServicer()
+        self._errors = Errors(frozenset(SERVICES))
+        self._server = grpc.aio.server(
+            interceptors=[self._errors], options=_OPTIONS, maximum_concurrent_rpcs=CALLS_MAX
+        )
+        streams = Streams(services.jobs, services.feed, self._threads, events_max)
+        jobs = JobManagement(services.jobs, streams, self._threads)
+        add_JobManagementServiceServicer_to_server(jobs, self._server)
+        add_TaskOutputServiceServicer_to_server(self._outputs, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._server)
+        #: The port it listens on.
+        self.port = _bind(self._server, listen)
+
+    @property
+    def internal_errors(self) -> int:
+        """Calls that ended INTERNAL: each is a bug."""
+        return self._errors.internal_errors
+
+    async def start(self) -> None:
+        """Serve."""
+        self._feed.start()
+        await self._server.start()
+        for name in ("", *SERVICES):
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+
+    async def stop(self) -> None:
+        """Take no more calls, tell observers and followers to go, give the rest DRAIN to end."""
+        await self._health.enter_graceful_shutdown()
+        stopping = asyncio.create_task(self._server.stop(DRAIN.total_seconds()))
+        self._outputs.let_go()
+        await asyncio.to_thread(self._feed.close)
+        await stopping
+        self._outputs.close()
+        self._threads.close()
+
+
+def build_server(services: GatewayServices, listen: str, *, events_max: int = OBSERVER_EVENTS_MAX) -> Gateway:
+    """A gateway that listens on *listen* ("host:port"; port 0: any free one).
+
+    SettingsError when it cannot: the port is taken, or the address is not this machine's.
+    """
+    return Gateway(services, listen, events_max)
+
+
+async def serve(settings: Settings, services: GatewayServices, stop: asyncio.Event) -> None:
+    """Serve until *stop* is set, then drain. SettingsError if the address cannot be listened on."""
+    gateway = build_server(services, settings.listen)
+    await gateway.start()
+    _log.info("gateway serves on %s", settings.listen)
+    try:
+        await stop.wait()
+    finally:
+        _log.info("gateway drains for at most %g s", DRAIN.total_seconds())
+        await gateway.stop()
+
+
+def stop_on_signals() -> asyncio.Event:
+    """An event that SIGTERM or SIGINT sets, for `serve`. Call it on the event loop."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
+
+
+def _bind(server: grpc.aio.Server, listen: str) -> int:
+    host, port = _address(listen)
+    if not _is_loopback(host):
+        _log.warning("%s can be reached from other machines, and nobody is asked who they are", listen)
+    try:
+        return server.add_insecure_port(listen)
+    except RuntimeError as error:
+        raise SettingsError("TITUS_LISTEN", f"cannot listen on {listen}: {_why_not(host, port)}") from error
+
+
+def _address(listen: str) -> tuple[str, int]:
+    host, _, port = listen.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or int(port) >= 2**16:
+        raise SettingsError("TITUS_LISTEN", f"{listen!r} is not host:port")
+    return host.strip("[]"), int(port)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _why_not(host: str, port: int) -> str:
+    """What the system says to the same wish: gRPC keeps it to itself."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as attempt:
+            attempt.bind(address)
+    except OSError as error:
+        return error.strerror or str(error)
+    return "the address was taken a moment ago"

@@ -1,0 +1,52 @@
+"""How processes log: one line an event, for a person or as JSON, with secrets left out.
+
+Ids of jobs and tasks stand in the text of each line, so that one search finds a task everywhere.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+from typing import Final
+
+from titus_celery.settings import Settings
+
+__all__ = ["configure", "without_secrets"]
+
+#: The password of a URL such as redis://:password@host.
+_PASSWORD: Final = re.compile(r"(?<=://)([^/@\s:]*):[^@/\s]+@")
+
+
+def without_secrets(text: str) -> str:
+    """*text* with the passwords of URLs left out."""
+    return _PASSWORD.sub(r"\1:***@", text)
+
+
+class _Text(logging.Formatter):
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        return without_secrets(super().format(record))
+
+
+class _Json(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "at": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["error"] = self.formatException(record.exc_info)
+        return without_secrets(json.dumps(line))
+
+
+def configure(settings: Settings) -> None:
+    """Send everything from INFO up to stderr, in the format that the settings name."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Json() if settings.log_format == "json" else _Text())
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)

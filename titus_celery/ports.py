@@ -1,0 +1,353 @@
+"""Every seam between the rules and the world, on one page.
+
+The docstrings are the contracts; tests/contracts holds each adapter to them. All of it is
+synchronous: the gateway calls from threads, everything else is threads anyway.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import NewType, Protocol
+
+from titus_celery.core.decision import Change, Command, Notification
+from titus_celery.core.model import (
+    Agent,
+    AgentId,
+    Capacity,
+    Deadline,
+    Demand,
+    EngineId,
+    Exit,
+    Image,
+    Job,
+    JobId,
+    Task,
+    TaskId,
+)
+
+__all__ = [
+    "AgentRegistry",
+    "ChangeLog",
+    "Chunk",
+    "Clock",
+    "ContainerOrder",
+    "EngineFacts",
+    "Executor",
+    "Gap",
+    "Ids",
+    "ImageResolver",
+    "Leases",
+    "Outputs",
+    "Phase",
+    "Position",
+    "Queue",
+    "Records",
+    "Seen",
+    "Source",
+    "Started",
+    "TaskView",
+]
+
+#: A place in the change log; later places compare as later through `ChangeLog.read` only.
+Position = NewType("Position", str)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskView:
+    """A task, the job it belongs to, and the store's time at which both were read."""
+
+    job: Job
+    task: Task
+    now: datetime
+
+
+class Records(Protocol):
+    """Jobs, tasks and deadlines: the truth.
+
+    Every method may raise StoreUnavailable (nothing is known about whether a commit took place)
+    and StoreCorrupt (nothing was changed).
+    """
+
+    def installation(self) -> str:
+        """The id of this installation, the same for everybody on this store, for ever."""
+
+    def now(self) -> datetime:
+        """The store's time, which is everybody's."""
+
+    def job(self, job_id: JobId) -> tuple[Job, datetime]:
+        """The job, live or finished, and the store's time. NotFound if there is none."""
+
+    def task(self, task_id: TaskId) -> TaskView:
+        """The task, its job and the store's time. NotFound if there is none."""
+
+    def commit(self, change: Change) -> None:
+        """Make *change* true, whole or not at all, change log and deadlines included.
+
+        Conflict if the job's intent or a task's version moved since it was read, if a record that
+        should be new exists, or if a job is ended that has open slots. Full if *room* would be
+        exceeded. When the last open slot of a job closes, the same commit arms its SETTLE deadline.
+        A commit moves the job's state forward to the furthest its tasks got (A6).
+        """
+
+    def open_tasks(self, job_id: JobId) -> Sequence[Task]:
+        """The job's open tasks by slot: those alive, and failed ones whose replacement is due."""
+
+    def finished_tasks(self, job_id: JobId, limit: int) -> Sequence[Task]:
+        """At most *limit* of the job's other tasks, the newest ended first."""
+
+    def live_jobs(self, start: int, limit: int) -> tuple[Sequence[Job], int]:
+        """A page of the jobs that are not over, by creation then id, and how many there are."""
+
+    def queued(self, limit: int) -> Sequence[TaskView]:
+        """At most *limit* queued tasks, oldest first."""
+
+    def due(self, now: datetime, limit: int) -> Sequence[Deadline]:
+        """At most *limit* deadlines at or before *now*, earliest first; they stay in the store."""
+
+    def next_due(self) -> datetime | None:
+        """When the earliest deadline is due, if there is one."""
+
+    def disarm(self, deadline: Deadline) -> None:
+        """Remove a deadline unless it was moved meanwhile."""
+
+
+class ChangeLog(Protocol):
+    """The one ordered log of what happened, written by commits, read by observers."""
+
+    def end(self) -> Position:
+        """The place after everything committed so far."""
+
+    def read(self, after: Position, limit: int, block: timedelta) -> Sequence[tuple[Position, Notification]]:
+        """What follows *after*, in commit order; waits up to *block* for the first, then [].
+
+        Raises PositionLost (errors) when the log no longer reaches back to *after*.
+        """
+
+
+class Source(enum.IntEnum):
+    """Where a container wrote."""
+
+    STDOUT = 1
+    STDERR = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Bytes a container wrote, at *offset* in the order of both of its streams together."""
+
+    offset: int
+    source: Source
+    data: bytes
+
+    @property
+    def end(self) -> int:
+        """The offset of the byte after."""
+        return self.offset + len(self.data)
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Bytes from *start* up to *end* that are no longer kept."""
+
+    start: int
+    end: int
+
+
+class Outputs(Protocol):
+    """What tasks wrote, bounded per task: the newest bytes stay, a gap is told."""
+
+    def append(self, task_id: TaskId, chunks: Sequence[Chunk]) -> None:
+        """Keep *chunks*. A chunk that starts before `end(task_id)` is ignored: replays are harmless."""
+
+    def end(self, task_id: TaskId) -> int:
+        """The offset after the last byte kept; 0 if nothing was."""
+
+    def read(self, task_id: TaskId, offset: int, block: timedelta) -> Sequence[Chunk | Gap]:
+        """What is kept from *offset* on; waits up to *block* for the first of it, then [].
+
+        The first chunk is cut so that it begins at *offset*. A Gap comes first if bytes are gone.
+        """
+
+    def expire(self, task_id: TaskId) -> None:
+        """Let go of it once the time for which ended output is kept has passed."""
+
+
+class AgentRegistry(Protocol):
+    """Which agents there are, their leases, what is reserved on them, and the images they have."""
+
+    def renew(self, agent: Agent, lease: timedelta) -> datetime:
+        """Register or renew; the lease now ends at the returned store time (*agent*'s own is ignored)."""
+
+    def prove(self, agent_id: AgentId) -> None:
+        """Record that the agent's Celery consumer consumes, now."""
+
+    def leave(self, agent_id: AgentId) -> None:
+        """Give up the lease, so that nothing more is placed there. Tasks on it are not touched."""
+
+    def agents(self) -> tuple[Sequence[Agent], datetime]:
+        """Every agent whose record is kept, with what is reserved on it, and the store's time."""
+
+    def tasks_on(self, agent_id: AgentId) -> Sequence[TaskView]:
+        """The tasks that hold room on this agent: dispatched, starting, running."""
+
+    def report_images(self, engine_id: EngineId, images: Mapping[str, str]) -> None:
+        """Replace the engine's inventory: image name with tag, or id, to image id."""
+
+    def images(self) -> Mapping[EngineId, Mapping[str, str]]:
+        """The newest inventory of every engine that reported one."""
+
+
+class Leases(Protocol):
+    """Named leases: at most one holder at a time, by the store's time."""
+
+    def hold(self, name: str, holder: str, span: timedelta) -> bool:
+        """Take or renew the lease for *span*; False while another holds it."""
+
+    def release(self, name: str, holder: str) -> None:
+        """Give it up if *holder* has it."""
+
+    def raise_flag(self, name: str, span: timedelta) -> bool:
+        """True for the first to ask within *span*, or since `lower_flag`."""
+
+    def lower_flag(self, name: str) -> None:
+        """The next to ask is the first again."""
+
+
+class Queue(Protocol):
+    """Sends commands to control and agents; what it sends may be lost or doubled."""
+
+    def send(self, command: Command) -> None:
+        """Hand it to the broker. Unavailable if that does not answer; the store's truth stands."""
+
+
+class ImageResolver(Protocol):
+    """Finds the one image that a name or an id means now (A20)."""
+
+    def resolve(self, image: Image) -> Image:
+        """Both name and id. NotFound-like: InvalidRequest is the caller's to raise on ImageMissing.
+
+        Unavailable when nobody can be asked.
+        """
+
+
+class Phase(enum.Enum):
+    """What the engine knows of a container."""
+
+    CREATED = "created"
+    RUNNING = "running"
+    EXITED = "exited"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerOrder:
+    """All that an engine needs to make the container of one task."""
+
+    task_id: TaskId
+    job_id: JobId
+    installation: str
+    agent_id: AgentId
+    dispatch_number: int
+    #: The image's id, never a name that could have moved.
+    image_id: str
+    entry_point: tuple[str, ...]
+    command: tuple[str, ...]
+    #: The container's whole environment beyond the image's own.
+    env: Mapping[str, str]
+    demand: Demand
+    #: Further labels; ours are added.
+    labels: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A container runs, since when, and its address (empty: it has none)."""
+
+    container_id: str
+    at: datetime
+    ip: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """One of our containers as the engine shows it."""
+
+    task_id: TaskId
+    container_id: str
+    installation: str
+    agent_id: AgentId
+    dispatch_number: int
+    phase: Phase
+    exit: Exit | None
+    started_at: datetime | None
+    ip: str
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFacts:
+    """The engine's own id, name, versions and size. *capacity*.slots is 0: slots are the agent's."""
+
+    id: EngineId
+    name: str
+    version: str
+    api_version: str
+    capacity: Capacity
+
+
+class Executor(Protocol):
+    """Runs one container per task, named after it. Every method is idempotent.
+
+    EngineFault whenever the engine cannot be reached or does not do what it should.
+    """
+
+    def facts(self) -> EngineFacts:
+        """Who and how big the engine is."""
+
+    def images(self) -> Mapping[str, str]:
+        """Every image there: its id and each of its name:tag, to its id."""
+
+    def create(self, order: ContainerOrder) -> None:
+        """Make the container, or leave the one this task has. ImageMissing if the image is gone.
+
+        StartRefused if the engine refuses what the container itself asks for.
+        """
+
+    def start(self, task_id: TaskId) -> Started:
+        """Start it unless it runs or ran. StartRefused (126, 127, ...) if its command cannot run."""
+
+    def wait(self, task_id: TaskId) -> Exit | None:
+        """Block until it has ended, started or not; how. None if there is no such container (any more)."""
+
+    def output(self, task_id: TaskId, offset: int) -> Iterator[Chunk]:
+        """What it wrote from *offset* on, then as it writes, until it has ended.
+
+        Nothing if it was not started yet. Every reading gives the same bytes in the same order.
+        """
+
+    def stop(self, task_id: TaskId, grace: timedelta) -> None:
+        """Ask it to end, force it after *grace*; returns when it has ended or is not there."""
+
+    def remove(self, task_id: TaskId) -> None:
+        """Remove it, running or not; nothing happens if it is not there."""
+
+    def look(self, task_id: TaskId) -> Seen | None:
+        """The container of this task, if there is one."""
+
+    def seen(self, installation: str) -> Sequence[Seen]:
+        """All containers of this installation on the engine."""
+
+
+class Clock(Protocol):
+    """Time that only runs forward, for measuring spans inside one process."""
+
+    def monotonic(self) -> timedelta:
+        """Time since some fixed moment."""
+
+
+class Ids(Protocol):
+    """Where new identities come from."""
+
+    def new(self) -> str:
+        """A UUID never given before."""

@@ -1,0 +1,86 @@
+"""The one write path: load, decide, commit, and only then send.
+
+Whoever wants a job or task to change comes through here. A commit refused as stale is decided
+again on a fresh load; commands that a crash swallows are sent again by the deadlines that their
+commit armed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Final
+
+from titus_celery.core.decision import Command, Decision, change_of
+from titus_celery.core.model import Job, JobId, Task, TaskId
+from titus_celery.errors import Conflict, Full, Unavailable
+from titus_celery.ports import Queue, Records
+
+__all__ = ["ATTEMPTS_MAX", "WritePath"]
+
+#: Times a decision is taken anew when others change the record first. Each loser's conflict is
+#: some winner's progress, so this many in a row means a fault.
+ATTEMPTS_MAX: Final = 32
+
+_log = logging.getLogger(__name__)
+
+
+class WritePath:
+    """Turns pure decisions into committed facts, and sends what follows from them."""
+
+    def __init__(self, records: Records, queue: Queue) -> None:
+        self._records = records
+        self._queue = queue
+
+    def on_task(self, id: TaskId, decide: Callable[[Job, Task, datetime], Decision]) -> Decision:
+        """Commit what *decide* says of a task; the decision that was committed, maybe empty.
+
+        NotFound if there is no such task; Full if the decision reserves room that is gone;
+        Conflict if others changed the record ATTEMPTS_MAX times in a row.
+        """
+
+        def attempt() -> Decision:
+            view = self._records.task(id)
+            decision = decide(view.job, view.task, view.now)
+            return self._commit(view.job, (view.task,), decision)
+
+        return self._until_fresh(attempt)
+
+    def on_job(self, id: JobId, decide: Callable[[Job, datetime], Decision]) -> Decision:
+        """Commit what *decide* says of a job's own record; errors as in `on_task`."""
+
+        def attempt() -> Decision:
+            job, now = self._records.job(id)
+            return self._commit(job, (), decide(job, now))
+
+        return self._until_fresh(attempt)
+
+    def create(self, decide: Callable[[datetime], Decision]) -> Decision:
+        """Commit a new job."""
+        return self._commit(None, (), decide(self._records.now()))
+
+    def _until_fresh(self, attempt: Callable[[], Decision]) -> Decision:
+        for _ in range(ATTEMPTS_MAX - 1):
+            try:
+                return attempt()
+            except Full:
+                raise
+            except Conflict:
+                continue
+        return attempt()
+
+    def _commit(self, job: Job | None, known: Sequence[Task], decision: Decision) -> Decision:
+        if not decision.is_empty:
+            self._records.commit(change_of(job, known, decision))
+        # Only now: nobody may meet a task or a kill that is not stored yet.
+        self._send(decision.commands)
+        return decision
+
+    def _send(self, commands: Sequence[Command]) -> None:
+        for command in commands:
+            try:
+                self._queue.send(command)
+            except Unavailable as error:
+                # What is committed stands: a deadline or a poll says it again.
+                _log.warning("could not send %s: %s", type(command).__name__, error)

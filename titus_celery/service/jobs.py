@@ -1,0 +1,133 @@
+"""What the API does with jobs and tasks: create, find, kill.
+
+Calls return once what they promise is stored; the rest follows by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Final
+
+from titus_celery.core import jobs as deciding
+from titus_celery.core.decision import Decision
+from titus_celery.core.lifecycle import killed
+from titus_celery.core.model import Caller, Job, JobDescriptor, JobId, JobSummary, KillIntent, Task, TaskId
+from titus_celery.core.validation import Limits, check, effective
+from titus_celery.errors import FailedPrecondition, ImageMissing, InvalidRequest, Unavailable, Violation
+from titus_celery.ports import Ids, ImageResolver, Records
+from titus_celery.service.change import WritePath
+
+__all__ = ["FINISHED_TASKS_MAX", "Jobs"]
+
+#: Finished tasks that come with a job; the rest are found one by one (docs/semantics.md A17).
+FINISHED_TASKS_MAX: Final = 1_000
+#: Live jobs that a snapshot of all can hold: far above what one store is sized for.
+LIVE_MAX: Final = 1_000_000
+#: Who kills, when the caller did not say.
+ANONYMOUS: Final = "anonymous"
+
+
+class Jobs:
+    """The use cases of the API."""
+
+    def __init__(
+        self, records: Records, writes: WritePath, resolver: ImageResolver, ids: Ids, limits: Limits
+    ) -> None:
+        self._records = records
+        self._writes = writes
+        self._resolver = resolver
+        self._ids = ids
+        self._limits = limits
+
+    def create(self, descriptor: JobDescriptor, caller: Caller) -> JobId:
+        """Accept a batch job; its id once job and tasks are stored.
+
+        InvalidRequest with every violation, an unknown image among them; Unsupported for what this
+        release lacks; Unavailable if the image cannot be looked up now.
+        """
+        job = effective(descriptor, caller, self._limits)
+        found = check(job, self._limits)
+        try:
+            job, missing = self._pinned(job, {violation.field for violation in found})
+        except Unavailable:
+            # What is wrong already stays wrong: nobody should try again because of the image.
+            if found:
+                raise InvalidRequest(found) from None
+            raise
+        if found or missing:
+            raise InvalidRequest([*found, *missing])
+        id = JobId(self._ids.new())
+        by = caller.id or caller.email or ANONYMOUS
+        self._writes.create(lambda now: deciding.created(id, job, by, now))
+        return id
+
+    def find(self, job_id: JobId) -> JobSummary:
+        """A job, live or finished, with its open and newest finished tasks; NotFound."""
+        job, _ = self._records.job(job_id)
+        tasks = (
+            *self._records.open_tasks(job_id),
+            *self._records.finished_tasks(job_id, FINISHED_TASKS_MAX),
+        )
+        by_place = {task.id: task for task in sorted(tasks, key=lambda task: (task.slot, task.attempt))}
+        return JobSummary(job=job, tasks=tuple(by_place.values()))
+
+    def page(self, number: int, size: int) -> tuple[Sequence[JobSummary], int]:
+        """Page *number* (from 0) of the live jobs by creation, and how many there are."""
+        jobs, total = self._records.live_jobs(number * size, size)
+        return [self._with_active(job) for job in jobs], total
+
+    def live(self) -> Sequence[JobSummary]:
+        """Every live job with its active tasks."""
+        jobs, _ = self._records.live_jobs(0, LIVE_MAX)
+        return [self._with_active(job) for job in jobs]
+
+    def kill(self, job_id: JobId, caller: Caller) -> None:
+        """Record that the job is to end; nothing new starts from now on.
+
+        Again is fine; NotFound, and FailedPrecondition once it is over (docs/semantics.md B1.16).
+        """
+
+        def decide(job: Job, now: datetime) -> Decision:
+            if job.state.is_final:
+                raise FailedPrecondition("job", job.id, f"it is over ({job.state.name}) and cannot be killed")
+            return deciding.kill_requested(job, _intent(caller, now))
+
+        self._writes.on_job(job_id, decide)
+
+    def find_task(self, task_id: TaskId) -> Task:
+        """A task, live or finished or replaced; NotFound."""
+        return self._records.task(task_id).task
+
+    def kill_task(self, task_id: TaskId, caller: Caller) -> None:
+        """Record that the task is to end; it is not replaced (docs/semantics.md A8, B1.20)."""
+
+        def decide(job: Job, task: Task, now: datetime) -> Decision:
+            if task.state.is_final:
+                why = f"it is over ({task.state.name}) and cannot be killed"
+                raise FailedPrecondition("task", task.id, why)
+            return killed(job, task, task.kill or _intent(caller, now), now)
+
+        self._writes.on_task(task_id, decide)
+
+    def _with_active(self, job: Job) -> JobSummary:
+        active = tuple(task for task in self._records.open_tasks(job.id) if not task.state.is_final)
+        return JobSummary(job=job, tasks=active)
+
+    def _pinned(self, job: JobDescriptor, faulty: set[str]) -> tuple[JobDescriptor, list[Violation]]:
+        """*job* with each image resolved, and a violation for each that nobody knows (A20)."""
+        containers, missing = {}, []
+        for key, container in job.containers.items():
+            path = f"containers[{key}].image"
+            if faulty.isdisjoint({path, f"{path}.name"}):
+                try:
+                    container = replace(container, image=self._resolver.resolve(container.image))
+                except ImageMissing as error:
+                    missing.append(Violation(path, f"no engine has the image {error.image!r}"))
+            containers[key] = container
+        return replace(job, containers=containers), missing
+
+
+def _intent(caller: Caller, now: datetime) -> KillIntent:
+    return KillIntent(by=caller.id or caller.email or ANONYMOUS, at=now)

@@ -1,0 +1,148 @@
+"""Every setting, read once at start and handed to whoever needs it.
+
+Each comes from the environment as TITUS_<NAME>; an unknown TITUS_ name is refused, because a
+mistyped setting that is silently ignored is found out too late.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from datetime import timedelta
+from typing import Any, Final
+
+from titus_celery.errors import SettingsError
+
+__all__ = ["ENV_PREFIX", "FOREIGN_NAMES", "Settings"]
+
+ENV_PREFIX: Final = "TITUS_"
+
+#: TITUS_ names that are not settings of a process: the command line's own, those that containers get,
+#: and the one that tells our child processes who started them.
+FOREIGN_NAMES: Final = frozenset(
+    {
+        "TITUS_SERVER",
+        "TITUS_OWNER",
+        "TITUS_JOB_ID",
+        "TITUS_TASK_ID",
+        "TITUS_TASK_INDEX",
+        "TITUS_TASK_ORIGINAL_ID",
+        "TITUS_TASK_ATTEMPT",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What an operator may choose; durations are given in seconds, lists with commas."""
+
+    #: The store and Celery's broker. May hold a password; it is never logged.
+    redis_url: str = "redis://127.0.0.1:6379/0"
+    #: Separates installations that share one Redis; part of every key and queue name.
+    namespace: str = "titus"
+    #: Where the gateway listens. Loopback unless you decide otherwise: there is no authentication yet.
+    listen: str = "127.0.0.1:7104"
+    #: This agent's id. Empty: the engine's name and the place number.
+    agent_id: str = ""
+    #: The named queues this agent serves.
+    queues: tuple[str, ...] = ("default",)
+    #: Where this agent's host is, for taskContext and placement.
+    zone: str = "local"
+    region: str = "local"
+    #: Containers one agent holds at once; each costs a thread (about 0.15 MB).
+    slots: int = 512
+    #: The Docker Engine. Empty: DOCKER_HOST, or the default socket.
+    engine_url: str = ""
+    #: How long an agent's lease lasts without renewal.
+    agent_lease: timedelta = timedelta(seconds=10)
+    #: How long an agent may be without a lease until its tasks are lost.
+    agent_lost_after: timedelta = timedelta(seconds=60)
+    #: A container that ignores SIGTERM this long is killed.
+    stop_grace: timedelta = timedelta(seconds=10)
+    #: How often an agent looks for kill intents that no message told it of.
+    poll_period: timedelta = timedelta(seconds=3)
+    #: An order that was not claimed this long after it was sent is sent again.
+    republish_after: timedelta = timedelta(seconds=3)
+    #: A task that stays STARTING this long is given up.
+    stuck_after: timedelta = timedelta(minutes=12)
+    #: What an agent does with its containers when it is told to stop: keep (to adopt them at its
+    #: next start) or stop.
+    on_stop: str = "keep"
+    #: Whether control sleeps to the next deadline by itself; beat's tick remains either way.
+    control_timer: bool = True
+    #: How often beat makes control look for work.
+    tick_period: timedelta = timedelta(seconds=1)
+    #: How long a beat that died keeps others from ticking.
+    beat_lease: timedelta = timedelta(seconds=10)
+    #: Default and cap of a batch task's run time (docs/semantics.md A5).
+    runtime_limit_default: timedelta = timedelta(days=5)
+    runtime_limit_max: timedelta = timedelta(days=10)
+    #: Tasks of one batch job.
+    batch_tasks_max: int = 1_000
+    #: Caps for one task (docs/semantics.md B2).
+    cpu_max: int = 96
+    memory_mb_max: int = 244_000
+    #: text, or json for one JSON object a line.
+    log_format: str = "text"
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> Settings:
+        """The settings that *env* holds; SettingsError for an unknown name or a bad value."""
+        known = {ENV_PREFIX + field.name.upper(): field.name for field in fields(cls)}
+        values: dict[str, Any] = {}
+        for name, text in env.items():
+            if not name.startswith(ENV_PREFIX) or name in FOREIGN_NAMES:
+                continue
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                raise SettingsError(name, "is unknown" + (f"; did you mean {near[0]}?" if near else ""))
+            default = getattr(cls(), known[name])
+            values[known[name]] = _parse(name, text, type(default))
+        return cls(**values)._checked()
+
+    def _checked(self) -> Settings:
+        for name, value, allowed in (
+            ("TITUS_ON_STOP", self.on_stop, ("keep", "stop")),
+            ("TITUS_LOG_FORMAT", self.log_format, ("text", "json")),
+        ):
+            if value not in allowed:
+                raise SettingsError(name, f"{value!r} is none of {', '.join(allowed)}")
+        return self
+
+
+def _seconds(text: str) -> timedelta:
+    span = timedelta(seconds=float(text))
+    if span < timedelta(0):
+        raise ValueError("must not be negative")
+    return span
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError("must be at least 1")
+    return number
+
+
+def _switch(text: str) -> bool:
+    try:
+        return {"1": True, "true": True, "on": True, "0": False, "false": False, "off": False}[text.lower()]
+    except KeyError:
+        raise ValueError("must be on or off") from None
+
+
+_PARSERS: Final[Mapping[type, Callable[[str], Any]]] = {
+    str: str.strip,
+    int: _count,
+    bool: _switch,
+    timedelta: _seconds,
+    tuple: lambda text: tuple(part.strip() for part in text.split(",") if part.strip()),
+}
+
+
+def _parse(name: str, text: str, kind: type) -> Any:
+    try:
+        return _PARSERS[kind](text)
+    except (ValueError, OverflowError) as error:
+        raise SettingsError(name, f"{text!r} cannot be used: {error}") from error

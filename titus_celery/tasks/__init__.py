@@ -1,0 +1,1 @@
+"""The Celery side of control and agents: each body unpacks, calls one service, packs."""

@@ -1,0 +1,98 @@
+"""What a Celery worker becomes by the queues it consumes: control, an agent, or both.
+
+So `celery -A titus_celery worker -Q titus.agent.NAME` is all that it takes to start an agent.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import Any, Final
+
+from celery import signals
+
+from titus_celery import bootstrap, log
+from titus_celery.adapters.celery_app import CONTROL_QUEUE, is_agent_queue
+from titus_celery.adapters.celery_queue import agent_node
+from titus_celery.errors import TitusError, Unavailable
+from titus_celery.service.agent import AgentLife
+from titus_celery.service.runs import Runs
+from titus_celery.tasks.wired import wire, wired
+
+__all__: list[str] = []
+
+#: Beyond the stop grace: for the engine to remove containers and the store to hear of it.
+STOP_SLACK: Final = timedelta(seconds=10)
+#: What `titus` commands exit with when it is our side that failed.
+EXIT_OURS: Final = 125
+
+_log = logging.getLogger(__name__)
+_stop: Final = threading.Event()
+
+
+@signals.setup_logging.connect  # type: ignore[untyped-decorator]
+def _configure_logging(**_: Any) -> None:
+    log.configure(bootstrap.process_settings())
+
+
+@signals.celeryd_init.connect  # type: ignore[untyped-decorator]
+def _name_agents(instance: Any, options: Mapping[str, Any], **_: Any) -> None:
+    """An agent's worker answers under the agent's own name, whatever name it was started with."""
+    queues = options.get("queues") or ()
+    names = queues.split(",") if isinstance(queues, str) else queues
+    for name in names:
+        if agent_id := is_agent_queue(str(name)):
+            instance.hostname = agent_node(agent_id)
+
+
+@signals.worker_init.connect  # type: ignore[untyped-decorator]
+def _take_roles(sender: Any, **_: Any) -> None:
+    settings, app = bootstrap.process_settings(), sender.app
+    try:
+        for queue in app.amqp.queues.consume_from:
+            if queue == CONTROL_QUEUE:
+                wire(control=bootstrap.control(settings, app))
+            elif agent_id := is_agent_queue(queue):
+                wire(agent=bootstrap.agent(settings, app, agent_id))
+    except TitusError as error:
+        # Celery would go on without the role; a worker that cannot work must say so and end.
+        print(f"titus: {error}", file=sys.stderr, flush=True)
+        os._exit(EXIT_OURS)
+
+
+@signals.worker_ready.connect  # type: ignore[untyped-decorator]
+def _begin(**_: Any) -> None:
+    settings, mine = bootstrap.process_settings(), wired()
+    if mine.control_parts is not None and settings.control_timer:
+        _thread("deadlines", mine.control.timer.run)
+    if mine.agent_parts is not None:
+        _thread("agent", mine.agent.life.run)
+
+
+@signals.worker_shutting_down.connect  # type: ignore[untyped-decorator]
+def _end(**_: Any) -> None:
+    _stop.set()
+    if wired().agent_parts is not None:
+        # Celery would now wait for the containers; we must not, and cannot end their threads.
+        threading.Thread(target=_leave, args=(wired().agent.runs, wired().agent.life), name="leave").start()
+
+
+def _leave(runs: Runs, life: AgentLife) -> None:
+    settings = bootstrap.process_settings()
+    try:
+        life.leave()
+        if settings.on_stop == "stop" and not runs.stop_all(settings.stop_grace + STOP_SLACK):
+            _log.warning("some containers did not end in time; the next start finds them")
+    except Unavailable as error:
+        _log.warning("leaving without a word to the store: %s", error)
+    finally:
+        logging.shutdown()
+        os._exit(0)
+
+
+def _thread(name: str, body: Callable[[threading.Event], None]) -> None:
+    threading.Thread(target=body, args=(_stop,), name=name, daemon=True).start()
