@@ -9,16 +9,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from celery import Celery
-
-from titus_celery.adapters.celery_app import make_app
+from titus_celery.adapters.celery_app import App, make_app
 from titus_celery.adapters.celery_queue import CeleryQueue
 from titus_celery.adapters.docker_executor import DockerExecutor
 from titus_celery.adapters.inventory_resolver import InventoryResolver
+from titus_celery.adapters.leases import LeaseStore
 from titus_celery.adapters.outputs import OutputStore
 from titus_celery.adapters.redis_keyspace import RedisKeyspace
 from titus_celery.adapters.registry import AgentStore
-from titus_celery.adapters.leases import LeaseStore
 from titus_celery.adapters.store import RecordStore
 from titus_celery.adapters.system import SystemClock, SystemIds
 from titus_celery.core.lifecycle import Spans
@@ -45,7 +43,7 @@ def process_settings() -> Settings:
 
 
 @functools.cache
-def process_app() -> Celery:
+def process_app() -> App:
     """This process's Celery application."""
     return make_app(process_settings())
 
@@ -85,7 +83,7 @@ class _Base:
     writes: WritePath
 
 
-def _base(settings: Settings, app: Celery) -> _Base:
+def _base(settings: Settings, app: App) -> _Base:
     keyspace = RedisKeyspace(settings.redis_url, settings.namespace)
     records = RecordStore(keyspace)
     leases = LeaseStore(keyspace)
@@ -97,7 +95,7 @@ def _spans(settings: Settings) -> Spans:
     return Spans(republish_after=settings.republish_after, stuck_after=settings.stuck_after)
 
 
-def gateway(settings: Settings, app: Celery) -> GatewayParts:
+def gateway(settings: Settings, app: App) -> GatewayParts:
     """The parts of a gateway."""
     base = _base(settings, app)
     limits = Limits(
@@ -112,7 +110,7 @@ def gateway(settings: Settings, app: Celery) -> GatewayParts:
     return GatewayParts(jobs, base.records, base.records, OutputStore(base.keyspace))
 
 
-def control(settings: Settings, app: Celery) -> ControlParts:
+def control(settings: Settings, app: App) -> ControlParts:
     """The parts of a control worker."""
     base = _base(settings, app)
     sweep = Sweep(
@@ -126,7 +124,7 @@ def control(settings: Settings, app: Celery) -> ControlParts:
     return ControlParts(sweep, Timer(base.records, sweep))
 
 
-def agent(settings: Settings, app: Celery, agent_id: str) -> AgentParts:
+def agent(settings: Settings, app: App, agent_id: str) -> AgentParts:
     """The parts of an agent; EngineFault if no Docker Engine answers."""
     base = _base(settings, app)
     executor = DockerExecutor(settings.engine_url or None)

@@ -1,9 +1,9 @@
 """What `celery -A titus_celery ...` finds: the application, configured from the environment.
 
-    celery -A titus_celery worker -Q titus.control       places tasks, acts on deadlines
-    celery -A titus_celery worker -Q titus.agent.NAME    runs containers on this host's engine
-    celery -A titus_celery beat                          ticks
-    celery -A titus_celery flower                        shows workers and messages
+celery -A titus_celery worker -Q titus.control       places tasks, acts on deadlines
+celery -A titus_celery worker -Q titus.agent.NAME    runs containers on this host's engine
+celery -A titus_celery beat                          ticks
+celery -A titus_celery flower                        shows workers and messages
 """
 
 from typing import Final

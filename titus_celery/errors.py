@@ -136,7 +136,7 @@ class StoreCorrupt(TitusError):
         self.key, self.found = key, found
 
     def __str__(self) -> str:
-        return f"the store's key {self.key!r} holds {self.found}; nothing was changed. Repair or delete that key"
+        return f"the store's key {self.key!r} holds {self.found}; nothing was changed: repair or delete it"
 
 
 class PositionLost(TitusError):

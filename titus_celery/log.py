@@ -11,8 +11,6 @@ import re
 import sys
 from typing import Final
 
-from titus_celery.settings import Settings
-
 __all__ = ["configure", "without_secrets"]
 
 #: The password of a URL such as redis://:password@host.
@@ -45,8 +43,8 @@ class _Json(logging.Formatter):
         return without_secrets(json.dumps(line))
 
 
-def configure(settings: Settings) -> None:
-    """Send everything from INFO up to stderr, in the format that the settings name."""
+def configure(log_format: str) -> None:
+    """Send everything from INFO up to stderr, as "text" or "json" lines."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Json() if settings.log_format == "json" else _Text())
+    handler.setFormatter(_Json() if log_format == "json" else _Text())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 import pytest
 
 from titus_celery.log import configure, without_secrets
-from titus_celery.settings import Settings
 
 
 @pytest.fixture(autouse=True)
@@ -41,14 +40,14 @@ def test_passwords_of_urls_are_left_out(text: str, shown: str) -> None:
 
 
 def test_a_line_for_people_has_time_level_name_and_message(capsys: pytest.CaptureFixture[str]) -> None:
-    configure(Settings())
+    configure("text")
     logging.getLogger("titus").warning("task %s is lost", "j-0-1")
     line = capsys.readouterr().err
     assert line.endswith(" WARNING titus: task j-0-1 is lost\n")
 
 
 def test_a_line_for_machines_is_one_json_object(capsys: pytest.CaptureFixture[str]) -> None:
-    configure(Settings(log_format="json"))
+    configure("json")
     logging.getLogger("titus").info("two\nlines")
     line = capsys.readouterr().err
     assert line.count("\n") == 1
@@ -61,7 +60,7 @@ def test_a_line_for_machines_is_one_json_object(capsys: pytest.CaptureFixture[st
 def test_secrets_are_left_out_of_messages_arguments_and_tracebacks(
     form: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    configure(Settings(log_format=form))
+    configure(form)
     try:
         raise OSError("no answer from redis://ann:hunter2@host")
     except OSError:
@@ -73,7 +72,7 @@ def test_secrets_are_left_out_of_messages_arguments_and_tracebacks(
 
 
 def test_debug_is_not_logged_and_info_is(capsys: pytest.CaptureFixture[str]) -> None:
-    configure(Settings())
+    configure("text")
     logging.getLogger("titus").debug("small talk")
     logging.getLogger("titus").info("news")
     shown = capsys.readouterr().err

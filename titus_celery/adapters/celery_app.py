@@ -15,7 +15,10 @@ from kombu import Queue as MessageQueue
 
 from titus_celery.settings import Settings
 
-__all__ = ["CONTROL_QUEUE", "TASK_MODULES", "agent_queue", "is_agent_queue", "make_app"]
+__all__ = ["CONTROL_QUEUE", "TASK_MODULES", "App", "agent_queue", "is_agent_queue", "make_app"]
+
+#: What `make_app` makes, for those who only hand it on.
+App = Celery
 
 CONTROL_QUEUE: Final = "titus.control"
 _AGENT_QUEUE: Final = "titus.agent."

@@ -22,7 +22,9 @@ class RunFailed(Exception):
 
 
 @shared_task(name=RUN_CONTAINER, throws=(RunFailed,))  # type: ignore[untyped-decorator]
-def run_container(task_id: str, job_id: str, dispatch: int, image: str, adopt: bool = False) -> dict[str, Any]:
+def run_container(
+    task_id: str, job_id: str, dispatch: int, image: str, adopt: bool = False
+) -> dict[str, Any]:
     """Carry one Titus task from claim to exit."""
     tell = partial(announce, current_app, task_id=task_id)
     task = wired().agent.runs.carry(TaskId(task_id), dispatch, lambda state: tell(state), adopt=adopt)

@@ -36,7 +36,7 @@ _stop: Final = threading.Event()
 
 @signals.setup_logging.connect  # type: ignore[untyped-decorator]
 def _configure_logging(**_: Any) -> None:
-    log.configure(bootstrap.process_settings())
+    log.configure(bootstrap.process_settings().log_format)
 
 
 @signals.celeryd_init.connect  # type: ignore[untyped-decorator]

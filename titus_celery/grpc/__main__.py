@@ -1,0 +1,43 @@
+"""`python -m titus_celery.grpc`: one gateway, until SIGTERM or SIGINT."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Final
+
+from titus_celery import bootstrap, log
+from titus_celery.errors import TitusError
+from titus_celery.grpc.server import GatewayServices, serve, stop_on_signals
+from titus_celery.service.feed import Feed
+from titus_celery.service.tail import Tails
+
+__all__ = ["main"]
+
+#: What `titus` commands exit with when it is our side that failed.
+EXIT_OURS: Final = 125
+
+
+def main() -> int:
+    """Serve until told to stop; 125, with one sentence, if that cannot be done."""
+    try:
+        settings = bootstrap.process_settings()
+        log.configure(settings.log_format)
+        asyncio.run(_serve())
+    except TitusError as error:
+        print(f"titus: {error}", file=sys.stderr)
+        return EXIT_OURS
+    return 0
+
+
+async def _serve() -> None:
+    settings = bootstrap.process_settings()
+    parts = bootstrap.gateway(settings, bootstrap.process_app())
+    services = GatewayServices(
+        jobs=parts.jobs, feed=Feed(parts.log), tails=Tails(parts.records, parts.outputs)
+    )
+    await serve(settings, services, stop_on_signals())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
