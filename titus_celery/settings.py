@@ -113,8 +113,8 @@ class Settings:
 
 def _seconds(text: str) -> timedelta:
     span = timedelta(seconds=float(text))
-    if span < timedelta(0):
-        raise ValueError("must not be negative")
+    if span <= timedelta(0):
+        raise ValueError("must be more than 0 seconds")
     return span
 
 
@@ -132,12 +132,19 @@ def _switch(text: str) -> bool:
         raise ValueError("must be on or off") from None
 
 
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(part.strip() for part in text.split(",") if part.strip())
+    if not names:
+        raise ValueError("must name at least one")
+    return names
+
+
 _PARSERS: Final[Mapping[type, Callable[[str], Any]]] = {
     str: str.strip,
     int: _count,
     bool: _switch,
     timedelta: _seconds,
-    tuple: lambda text: tuple(part.strip() for part in text.split(",") if part.strip()),
+    tuple: _names,
 }
 
 

@@ -6,6 +6,7 @@ and the API speak of the same thing.
 
 from __future__ import annotations
 
+import logging
 from datetime import timedelta
 from typing import Final, assert_never
 
@@ -34,6 +35,8 @@ SWEEP: Final = "titus.sweep"
 PROVE: Final = "titus.prove"
 STOP_TASK: Final = "titus_stop_task"
 
+_log = logging.getLogger(__name__)
+
 #: Wakes within this span after one that no sweep has answered yet are one wake.
 WAKE_SPAN: Final = timedelta(seconds=1)
 #: A wake that waited longer is answered by the next tick anyway (seconds).
@@ -52,8 +55,11 @@ def announce(app: Celery, state: State, task_id: str, **facts: object) -> None:
 
     Best effort: events are for looking at, not for deciding.
     """
-    with app.events.default_dispatcher() as dispatcher:
-        dispatcher.send(f"task-{state.name.lower()}", uuid=task_id, **facts)
+    try:
+        with app.events.default_dispatcher() as dispatcher:
+            dispatcher.send(f"task-{state.name.lower()}", uuid=task_id, **facts)
+    except (OperationalError, OSError) as error:
+        _log.warning("task %s: nobody hears that it is %s: %s", task_id, state.name, error)
 
 
 class CeleryQueue:

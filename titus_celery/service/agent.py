@@ -24,6 +24,8 @@ __all__ = ["AgentLife", "Periods"]
 
 #: Between two comparisons of containers and ledger.
 RECONCILE_PERIOD: Final = timedelta(seconds=30)
+#: Between two looks at the engine's images: a new one can be used this soon.
+IMAGES_PERIOD: Final = timedelta(seconds=1)
 #: Renewals that may fail before the lease is gone.
 RENEWALS_PER_LEASE: Final = 5
 
@@ -69,6 +71,7 @@ class AgentLife:
         """Live until *stop* is set; a store or engine that is away is waited for."""
         duties = (
             (self.renew, self._periods.lease / RENEWALS_PER_LEASE),
+            (self.report_images, IMAGES_PERIOD),
             (self.poll, self._periods.poll),
             (self.reconcile, RECONCILE_PERIOD),
         )
@@ -82,13 +85,17 @@ class AgentLife:
             stop.wait(max(left, timedelta(0)).total_seconds())
 
     def renew(self) -> None:
-        """Renew the lease, report images if they changed, and have the consumer prove itself."""
+        """Renew the lease, report images, and, if the engine answered, have the consumer prove itself."""
         self._agent = replace(self._agent, lease_until=self._registry.renew(self._agent, self._periods.lease))
+        self.report_images()
+        self._queue.send(Prove(self._agent.id))
+
+    def report_images(self) -> None:
+        """Report the engine's images if they changed since the last report."""
         images = self._executor.images()
         if images != self._images:
             self._registry.report_images(self._agent.engine_id, images)
             self._images = images
-        self._queue.send(Prove(self._agent.id))
 
     def proved(self) -> None:
         """The consumer consumed."""
@@ -101,6 +108,8 @@ class AgentLife:
 
     def reconcile(self) -> None:
         """Adopt what is ours and not carried; remove containers that should not be."""
+        # The store may have forgotten, or been emptied: what it knows of us is told anew.
+        self._images = None
         carried = self._runs.carried()
         ours = {view.task.id: view for view in self._registry.tasks_on(self._agent.id)}
         for id, view in ours.items():

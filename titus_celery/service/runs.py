@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Final, TypeVar
 
+from titus_celery.core import resources as kinds
 from titus_celery.core.decision import Decision
 from titus_celery.core.lifecycle import Spans, claimed, ended, running
 from titus_celery.core.model import AgentId, Exit, Job, Task, TaskId
@@ -291,7 +292,7 @@ class Runs:
             command=command,
             env={**container.env, **_identity(task)},
             demand=order.demand,
-            labels={},
+            labels=_unknown_resources(container.resources),
         )
 
 
@@ -304,6 +305,12 @@ def _identity(task: Task) -> Mapping[str, str]:
         "TITUS_TASK_ORIGINAL_ID": task.original_id,
         "TITUS_TASK_ATTEMPT": str(task.attempt),
     }
+
+
+def _unknown_resources(resources: Mapping[str, str]) -> Mapping[str, str]:
+    """Resource kinds that mean nothing to us, as labels for whoever they mean something to (A4)."""
+    known = kinds.DEFAULTS.keys() | kinds.KNOWN_UNSUPPORTED
+    return {f"titus.resource.{key}": text for key, text in resources.items() if key not in known}
 
 
 def _why(exit: Exit | None, cause: Reason | None, fault: EngineFault | None) -> Reason:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import sys
 import threading
 from collections.abc import Callable, Mapping
@@ -29,6 +30,11 @@ __all__: list[str] = []
 STOP_SLACK: Final = timedelta(seconds=10)
 #: What `titus` commands exit with when it is our side that failed.
 EXIT_OURS: Final = 125
+
+#: Open files of a run: its wait and its output, each a connection to the engine, and one to the store.
+FILES_PER_RUN: Final = 4
+#: Open files of the worker itself, generously.
+FILES_SPARE: Final = 512
 
 _log = logging.getLogger(__name__)
 _stop: Final = threading.Event()
@@ -70,6 +76,7 @@ def _begin(**_: Any) -> None:
     if mine.control_parts is not None and settings.control_timer:
         _thread("deadlines", mine.control.timer.run)
     if mine.agent_parts is not None:
+        _allow_files(settings.slots * FILES_PER_RUN + FILES_SPARE)
         _thread("agent", mine.agent.life.run)
 
 
@@ -92,6 +99,16 @@ def _leave(runs: Runs, life: AgentLife) -> None:
     finally:
         logging.shutdown()
         os._exit(0)
+
+
+def _allow_files(wanted: int) -> None:
+    """Raise the soft limit of open files, as far as the system allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    possible = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if possible > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (possible, hard))
+    if possible < wanted:
+        _log.warning("only %d files may be open; %d would serve all slots", possible, wanted)
 
 
 def _thread(name: str, body: Callable[[threading.Event], None]) -> None:
