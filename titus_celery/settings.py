@@ -33,6 +33,10 @@ FOREIGN_NAMES: Final = frozenset(
 )
 
 
+#: Periods and leases: with none of it a process would spin, or never hold what it took.
+_SPANS_NOT_ZERO: Final = ("agent_lease", "beat_lease", "poll_period", "republish_after", "tick_period")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """What an operator may choose; durations are given in seconds, lists with commas."""
@@ -108,13 +112,16 @@ class Settings:
         ):
             if value not in allowed:
                 raise SettingsError(name, f"{value!r} is none of {', '.join(allowed)}")
+        for name in _SPANS_NOT_ZERO:
+            if getattr(self, name) == timedelta(0):
+                raise SettingsError(ENV_PREFIX + name.upper(), "0 would never pause; give it some seconds")
         return self
 
 
 def _seconds(text: str) -> timedelta:
     span = timedelta(seconds=float(text))
-    if span <= timedelta(0):
-        raise ValueError("must be more than 0 seconds")
+    if span < timedelta(0):
+        raise ValueError("must not be negative")
     return span
 
 

@@ -83,3 +83,16 @@ def test_a_name_like_none_is_refused_without_a_guess() -> None:
 def test_a_bad_value_is_refused_by_name_and_reason(name: str, text: str, why: str) -> None:
     with pytest.raises(SettingsError, match=f"setting {name}: .*({why})"):
         Settings.from_env({name: text})
+
+
+@pytest.mark.parametrize(
+    "name", ["AGENT_LEASE", "BEAT_LEASE", "POLL_PERIOD", "REPUBLISH_AFTER", "TICK_PERIOD"]
+)
+def test_a_period_of_nothing_is_refused_because_it_would_spin(name: str) -> None:
+    with pytest.raises(SettingsError, match=f"TITUS_{name}.*never pause"):
+        Settings.from_env({f"TITUS_{name}": "0"})
+
+
+def test_queues_must_name_at_least_one() -> None:
+    with pytest.raises(SettingsError, match="at least one"):
+        Settings.from_env({"TITUS_QUEUES": " , "})
