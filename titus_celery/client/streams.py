@@ -53,7 +53,8 @@ class OpenStream(Protocol[M_co]):
 
     def __iter__(self) -> Iterator[M_co]: ...
 
-    def cancel(self) -> bool: ...
+    def cancel(self) -> bool:
+        """End the stream; whoever reads it is told."""
 
 
 class Pause(Protocol):

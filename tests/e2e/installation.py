@@ -1,0 +1,273 @@
+"""A whole installation for a test, of plain commands: store, gateway, control, agent, beat, Flower.
+
+It has a directory, ports, a namespace and an agent id of its own. When it is closed it asserts what
+holds for every test: no container of it is left, no process, and no fault of ours in a log.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import docker
+import grpc
+from docker.errors import DockerException, ImageNotFound, NotFound
+
+from tests.e2e.jobs import HELLO, WORKLOADS
+from tests.e2e.processes import PATIENCE, Process, until
+from titus_celery.adapters.docker_records import INSTALLATION
+from titus_celery.adapters.redis_keyspace import RedisKeyspace
+from titus_celery.adapters.redis_server import RedisServer, start_server
+from titus_celery.adapters.registry import AgentStore
+from titus_celery.adapters.store import RecordStore
+from titus_celery.cli import processes
+from titus_celery.client import CallFailed, TitusClient
+from titus_celery.core.model import Agent, Demand
+from titus_celery.core.placement import DEFAULT_QUEUE, Board
+from titus_celery.grpc.proto import titus_job_api_pb2 as pb
+from titus_celery.grpc.proto import titus_job_api_pb2_grpc as pb_grpc
+
+__all__ = ["CALLER", "CORE", "Engine", "Installation", "free_port", "installed"]
+
+CALLER: Final = "e2e@example.com"
+#: Everything but Flower, in the order of starting.
+CORE: Final = ("gateway", "control", "agent", "beat")
+#: So that containers that ignore TERM cost a test a second and not ten.
+GRACE: Final = {"TITUS_STOP_GRACE": "1"}
+
+
+def free_port() -> int:
+    """A port on loopback that nobody uses."""
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Engine:
+    """The Docker Engine as a bystander sees it; a missing one is a failure that says how to get it."""
+
+    def __init__(self) -> None:
+        try:
+            self.client = docker.APIClient(version="auto", **docker.utils.kwargs_from_env())
+        except DockerException as error:
+            raise AssertionError(f"these tests need a Docker Engine: `make setup`. {error}") from error
+        for image in (HELLO, WORKLOADS):
+            self.image_id(image)
+
+    def image_id(self, name: str) -> str:
+        """The id of an image."""
+        try:
+            return str(self.client.inspect_image(name)["Id"])
+        except ImageNotFound as error:
+            raise AssertionError(f"these tests need the image {name}: `make setup`") from error
+
+    def container(self, name: str) -> dict[str, Any] | None:
+        """The inspected container, if there is one."""
+        try:
+            found: dict[str, Any] = self.client.inspect_container(name)
+        except NotFound:
+            return None
+        return found
+
+    def containers(self, installation: str) -> list[str]:
+        """The names of an installation's containers, ended ones too."""
+        listed = self.client.containers(all=True, filters={"label": f"{INSTALLATION}={installation}"})
+        return [each["Names"][0].removeprefix("/") for each in listed]
+
+    def clear(self, installation: str) -> None:
+        """Remove what an installation left."""
+        for name in self.containers(installation):
+            with suppress(NotFound):
+                self.client.remove_container(name, force=True, v=True)
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self.client.close()
+
+
+class Installation:
+    """The processes of one installation, each at the test's mercy."""
+
+    def __init__(self, directory: Path, *, redis_binary: Path | None = None, **settings: str) -> None:
+        self.directory = directory
+        self.engine = Engine()
+        self.store: RedisServer = start_server(directory / "redis", binary=redis_binary)
+        self._binary = redis_binary
+        # The end of the directory's name is pytest's number: unique in a run, and readable.
+        self.agent_id = f"e2e-{directory.name}-{self.store.port}".lower()
+        self.listen = f"127.0.0.1:{free_port()}"
+        self.flower_port = free_port()
+        self.settings = {
+            "TITUS_REDIS_URL": self.store.url,
+            "TITUS_NAMESPACE": f"e2e-{directory.name}".lower(),
+            "TITUS_LISTEN": self.listen,
+            "TITUS_AGENT_ID": self.agent_id,
+            "FLOWER_UNAUTHENTICATED_API": "1",
+            **GRACE,
+            **settings,
+        }
+        self._keyspace = RedisKeyspace(self.store.url, self.settings["TITUS_NAMESPACE"])
+        self.id = RecordStore(self._keyspace).installation()
+        self.processes: dict[str, Process] = {}
+        self.client = TitusClient(self.listen, CALLER)
+        self._channel = grpc.insecure_channel(self.listen)
+        #: The methods as they are on the wire.
+        self.stub = pb_grpc.JobManagementServiceStub(self._channel)
+        #: Names of programs whose logs may hold a traceback, because a test broke what they stand on.
+        self.shaken: set[str] = set()
+
+    def start(self, *names: str, **settings: str) -> None:
+        """Start programs; *settings* are for them alone."""
+        commands: Mapping[str, Sequence[str]] = {
+            "gateway": processes.gateway_command(),
+            "control": processes.control_command(),
+            "agent": processes.agent_command(self.agent_id),
+            "beat": processes.beat_command(),
+            "flower": processes.flower_command("127.0.0.1", self.flower_port),
+        }
+        for name in names:
+            log = self.directory / f"{name}.log"
+            self.processes[name] = Process(commands[name], {**self.settings, **settings}, log)
+
+    def stop(self, *names: str) -> None:
+        """End programs in good order."""
+        for name in names:
+            self.processes[name].ask_to_stop()
+        for name in names:
+            self.processes.pop(name).wait()
+
+    def ready(self) -> None:
+        """Wait until a job would run."""
+        until(self._is_ready, f"{self.agent_id} and the gateway ready; logs in {self.directory}")
+
+    def _is_ready(self) -> bool:
+        for name, process in self.processes.items():
+            assert process.alive(), f"{name} ended:\n{process.text()[-3000:]}"
+        store = AgentStore(self._keyspace)
+        agents, now = store.agents()
+        agent = Board.of(agents, now).pick(DEFAULT_QUEUE, Demand(cpu_millis=0, memory_bytes=0))
+        return isinstance(agent, Agent) and agent.engine_id in store.images() and self.client.serving()
+
+    def knows_image(self, name: str) -> bool:
+        """Whether an agent told of an image of this name."""
+        return any(name in images for images in AgentStore(self._keyspace).images().values())
+
+    def restart_store(self) -> None:
+        """Start the store again where it was, after `store.stop()`."""
+        self.store = start_server(self.directory / "redis", binary=self._binary, port=self.store.port)
+
+    # ------------------------------------------------------------------------------------ what users do
+
+    def task(self, task_id: str) -> pb.Task | None:
+        """The task, if there is one."""
+        try:
+            return self.client.find_task(task_id)
+        except CallFailed as error:
+            assert error.status == "NOT_FOUND", error
+            return None
+
+    def reached(self, task_id: str, state: str, within: timedelta = PATIENCE) -> pb.Task:
+        """The task once it is in *state*."""
+
+        def look() -> pb.Task | None:
+            task = self.task(task_id)
+            return task if task and task.state.state == pb.State.Value(state) else None
+
+        found = until(look, f"{task_id} is {state}", within)
+        assert found is not None
+        return found
+
+    def over(self, job_id: str, within: timedelta = PATIENCE) -> pb.Job:
+        """The job once it is over."""
+
+        def look() -> pb.Job | None:
+            found = self.client.find(job_id)
+            return found if found.jobState.state in (pb.FINISHED, pb.FAILED) else None
+
+        found = until(look, f"job {job_id} is over", within)
+        assert found is not None
+        return found
+
+    def output(self, task_id: str) -> str:
+        """What an ended task wrote."""
+        chunks = (item.output.data for item in self.client.tail(task_id) if hasattr(item, "output"))
+        return b"".join(chunks).decode()
+
+    # -------------------------------------------------------------------------------------- at the end
+
+    def close(self) -> None:
+        """End everything; AssertionError if something was not as it must be."""
+        problems: list[str] = []
+        try:
+            left: list[str] = []
+            with suppress(AssertionError):
+                # A container goes right after its task's end was told.
+                until(lambda: not self._left(left), "no container left", timedelta(seconds=15))
+            problems += [f"container {name} is left" for name in left]
+            problems += self._end_processes()
+            problems += self._faults()
+        finally:
+            self.engine.clear(self.id)
+            self.client.close()
+            self._channel.close()
+            self.engine.close()
+            if self.store.alive():
+                self.store.stop()
+            self._keyspace.close()
+        assert not problems, "\n".join([*problems, f"the logs are in {self.directory}"])
+
+    def _left(self, left: list[str]) -> list[str]:
+        left[:] = self.engine.containers(self.id)
+        return left
+
+    def _end_processes(self) -> list[str]:
+        problems: list[str] = []
+        for name, process in self.processes.items():
+            if process.alive():
+                process.ask_to_stop()
+            else:
+                problems.append(f"{name} had ended by itself: {process.text()[-3000:]}")
+        for process in self.processes.values():
+            try:
+                process.wait()
+            except AssertionError as error:
+                problems.append(str(error))
+        return problems
+
+    def _faults(self) -> list[str]:
+        """Faults of ours that the logs tell of."""
+        faults: list[str] = []
+        for log in sorted(self.directory.glob("*.log")):
+            text = log.read_text(errors="replace")
+            if "internal error" in text:
+                faults.append(f"{log.name} tells of an internal error")
+            if "Traceback" in text and log.stem not in self.shaken:
+                start = text.index("Traceback")
+                faults.append(f"{log.name} holds a traceback: {text[max(0, start - 500) : start + 3000]}")
+        return faults
+
+
+@contextmanager
+def installed(
+    directory: Path, *names: str, redis_binary: Path | None = None, **settings: str
+) -> Iterator[Installation]:
+    """An installation of the programs *names* (all of CORE, if none), ready for jobs if it has them all."""
+    installation = Installation(directory, redis_binary=redis_binary, **settings)
+    try:
+        installation.start(*(names or CORE))
+        installation.ready()
+        yield installation
+    except BaseException:
+        # The test's own failure is what counts; what is wrong besides is told on standard error.
+        try:
+            installation.close()
+        except AssertionError as error:
+            print(error, file=sys.stderr)
+        raise
+    installation.close()
