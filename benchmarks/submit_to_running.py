@@ -29,7 +29,8 @@ from titus_celery.errors import TitusError
 from titus_celery.grpc.proto import titus_job_api_pb2 as pb
 
 IMAGE: Final = "titus/hello:latest"
-COMMAND: Final = ("sleep", "60")
+#: Runs until it is told to end, and then ends at once: nobody waits for it to be killed.
+COMMAND: Final = ("sh", "-c", "trap 'exit 0' TERM; sleep 60 & wait")
 CPU: Final = 0.1
 MEMORY_MB: Final = 64
 #: Runs of each kind before the first that counts: imports, caches, connections.

@@ -29,6 +29,7 @@ from titus_celery.cli import processes
 from titus_celery.client import CallFailed, TitusClient
 from titus_celery.core.model import Agent, Demand
 from titus_celery.core.placement import DEFAULT_QUEUE, Board
+from titus_celery.grpc.proto import titus_celery_v1_pb2 as v1
 from titus_celery.grpc.proto import titus_job_api_pb2 as pb
 from titus_celery.grpc.proto import titus_job_api_pb2_grpc as pb_grpc
 
@@ -196,8 +197,16 @@ class Installation:
 
     def output(self, task_id: str) -> str:
         """What an ended task wrote."""
-        chunks = (item.output.data for item in self.client.tail(task_id) if hasattr(item, "output"))
-        return b"".join(chunks).decode()
+        return b"".join(item.output.data for item in self.tail(task_id)).decode()
+
+    def tail(self, task_id: str) -> Iterator[v1.TailTaskItem]:
+        """What the task writes, and its end."""
+        return (item for item in self.client.tail(task_id) if isinstance(item, v1.TailTaskItem))
+
+    def end(self, task_id: str) -> v1.End:
+        """How its output stream says that it ended."""
+        [end] = [item.end for item in self.tail(task_id) if item.HasField("end")]
+        return end
 
     # -------------------------------------------------------------------------------------- at the end
 

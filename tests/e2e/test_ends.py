@@ -10,21 +10,12 @@ from tests.e2e.installation import CALLER, Installation
 from tests.e2e.jobs import WORKLOADS, at, job, shell, states
 from tests.e2e.processes import until
 from titus_celery.client import CallFailed
-from titus_celery.grpc.proto import titus_celery_v1_pb2 as v1
 from titus_celery.grpc.proto import titus_job_api_pb2 as pb
 
 pytestmark = pytest.mark.e2e
 
 #: Says that it obeys, then does.
 POLITE = "trap 'echo bye; exit 0' TERM; echo up; while :; do sleep 0.1; done"
-
-
-def end_of(shared: Installation, task_id: str) -> v1.End:
-    """How its output stream says that it ended."""
-    [end] = [
-        item.end for item in shared.client.tail(task_id) if hasattr(item, "end") and item.HasField("end")
-    ]
-    return end
 
 
 def gone(shared: Installation, task_id: str) -> None:
@@ -58,7 +49,7 @@ def test_a_killed_task_ends_whether_its_container_obeys_or_not(
     task = shared.reached(task_id, "FAILED")
     assert task.state.reason.startswith(f"killed: by {CALLER} at ")
     assert shared.output(task_id) == said
-    end = end_of(shared, task_id)
+    end = shared.end(task_id)
     assert (end.exited, end.exit_code, end.signal, end.reason_code) == (True, exit_code, signal, "killed")
     assert shared.over(job_id).jobState.state == pb.FAILED
     gone(shared, task_id)
@@ -93,7 +84,7 @@ def test_killing_a_job_that_waits_for_room_ends_it_without_a_container(shared: I
     found = shared.over(job_id)
     assert states(found.tasks[0].stateChanges) == ["QUEUED", "FAILED"]
     assert found.tasks[0].state.reason.startswith(f"killed: by {CALLER} at ")
-    assert not end_of(shared, task_id).exited
+    assert not shared.end(task_id).exited
 
 
 def test_running_out_of_memory_is_told_as_such(shared: Installation) -> None:
@@ -119,7 +110,7 @@ def test_the_exit_code_of_a_failure_is_told(
     job_id = shared.client.submit(job(*command))
     found = shared.over(job_id)
     assert found.jobState.state == pb.FAILED
-    end = end_of(shared, f"{job_id}-0-1")
+    end = shared.end(f"{job_id}-0-1")
     assert (end.exited, end.exit_code, end.reason_code) == (True, exit_code, code)
     gone(shared, f"{job_id}-0-1")
 

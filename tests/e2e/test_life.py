@@ -46,7 +46,7 @@ def test_an_observer_hears_each_state_in_order_and_the_stream_ends_with_the_job(
 def test_a_finished_job_reads_the_same_through_every_method(shared: Installation) -> None:
     job_id = shared.client.submit(job(*shell("echo $((6 * 7))"), instances=2))
     found = shared.over(job_id)
-    assert found.jobState == pb.JobState(state=pb.FINISHED)
+    assert found.jobState == pb.JobState(state=pb.FINISHED, reason="normal")
     assert states(found.stateChanges) == LIFE
     assert found.jobDescriptor.owner.ownerEmail == CALLER
     assert [task.id for task in found.tasks] == [f"{job_id}-0-1", f"{job_id}-1-1"]
@@ -117,10 +117,9 @@ def test_output_is_followed_while_the_container_writes(shared: Installation) -> 
     ends: list[int] = []
 
     def follow() -> None:
-        for item in shared.client.tail(task_id):
-            if hasattr(item, "output"):
-                written.append(item.output.data)
-                ends.extend([item.end.exit_code] if item.HasField("end") else [])
+        for item in shared.tail(task_id):
+            written.append(item.output.data)
+            ends.extend([item.end.exit_code] if item.HasField("end") else [])
 
     reader = threading.Thread(target=follow)
     reader.start()

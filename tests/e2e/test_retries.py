@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from itertools import pairwise
 
 import pytest
 
@@ -52,7 +53,7 @@ def test_a_delayed_retry_is_queued_once_its_delay_has_passed_and_not_before(shar
     last = f"{job_id}-0-3"
     assert found.jobState.reason == f"failed: 1 of 1 slots failed; first: {last}: failed: exit code 1"
     assert [task.id for task in found.tasks] == [f"{job_id}-0-1", f"{job_id}-0-2", last]
-    for delay, (failed, replacement) in zip((first, later), zip(found.tasks, found.tasks[1:]), strict=True):
+    for delay, (failed, replacement) in zip((first, later), pairwise(found.tasks), strict=True):
         due = at(failed.stateChanges, "FAILED") + delay
         assert at(replacement.stateChanges, "QUEUED") >= due
 

@@ -1,0 +1,125 @@
+"""What Celery's event stream and Flower show of a run: the same id and the same states as the API."""
+
+from __future__ import annotations
+
+import json
+import threading
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+from urllib.error import HTTPError
+
+import pytest
+
+from tests.e2e.installation import Installation
+from tests.e2e.jobs import job, shell
+from tests.e2e.processes import until
+from titus_celery.adapters.celery_app import make_app
+from titus_celery.settings import Settings
+
+pytestmark = pytest.mark.e2e
+
+#: How long Flower may take to start.
+FLOWER_START = timedelta(seconds=60)
+
+
+def flower(shared: Installation, path: str) -> Any:
+    """What Flower answers; None while it does not, or knows nothing of it."""
+    url = f"http://127.0.0.1:{shared.flower_port}{path}"
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return json.load(answer)
+    except HTTPError as error:
+        error.close()
+        assert error.code == 404, error
+        return None
+    except OSError:
+        return None
+
+
+def shown(shared: Installation, task_id: str, state: str) -> dict[str, Any]:
+    """Flower's view of a task once that is in *state*."""
+
+    def look() -> dict[str, Any] | None:
+        found: dict[str, Any] | None = flower(shared, f"/api/task/info/{task_id}")
+        return found if found and found["state"] == state else None
+
+    found = until(look, f"Flower shows {task_id} as {state}", FLOWER_START)
+    assert found is not None
+    return found
+
+
+@contextmanager
+def celery_events(shared: Installation) -> Iterator[list[dict[str, Any]]]:
+    """What Celery tells while the block runs, in the order of its coming."""
+    env = {name: value for name, value in shared.settings.items() if name.startswith("TITUS_")}
+    app = make_app(Settings.from_env(env))
+    heard: list[dict[str, Any]] = []
+    with app.connection_for_read() as connection:
+        receiver = app.events.Receiver(connection, handlers={"*": heard.append})
+        # It asks the workers for a sign of life, so that the first event tells that it listens.
+        reader = threading.Thread(target=receiver.capture, daemon=True)
+        reader.start()
+        try:
+            until(lambda: heard, "events are heard")
+            yield heard
+        finally:
+            receiver.should_stop = True
+            reader.join(10)
+    app.close()
+
+
+def told_of(heard: list[dict[str, Any]], task_id: str) -> list[str]:
+    """The types of the events about one task."""
+    return [event["type"] for event in heard if event.get("uuid") == task_id]
+
+
+def test_celery_tells_every_state_of_a_run_in_order_under_the_task_id(shared: Installation) -> None:
+    with celery_events(shared) as heard:
+        job_id = shared.client.submit(job(*shell("exit 0")))
+        task_id = f"{job_id}-0-1"
+        until(lambda: "task-succeeded" in told_of(heard, task_id), "Celery tells of the end")
+    told = told_of(heard, task_id)
+    # Who sends and who runs are two processes: what they say at one moment may come in either order.
+    told.remove("task-sent")
+    assert told == [
+        "task-dispatched",
+        "task-received",
+        "task-started",
+        "task-starting",
+        "task-running",
+        "task-succeeded",
+    ]
+    from_agent = {e["hostname"] for e in heard if e.get("uuid") == task_id and e["type"] == "task-running"}
+    assert from_agent == {f"agent-{shared.agent_id}@titus"}
+
+
+def test_flower_shows_a_run_as_running_and_how_it_ended(shared: Installation) -> None:
+    until(lambda: flower(shared, "/api/workers"), "Flower answers", FLOWER_START)
+    script = "while ! [ -e /tmp/go ]; do sleep 0.05; done; exit $((TITUS_TASK_INDEX * 3))"
+    job_id = shared.client.submit(job(*shell(script), instances=2))
+    ids = [f"{job_id}-0-1", f"{job_id}-1-1"]
+    for task_id in ids:
+        shared.reached(task_id, "RUNNING")
+        running = shown(shared, task_id, "RUNNING")
+        assert running["name"] == "titus.run_container"
+        assert job_id in running["kwargs"]
+        assert running["worker"] == f"agent-{shared.agent_id}@titus"
+        touched = shared.engine.client.exec_create(task_id, ["touch", "/tmp/go"])
+        shared.engine.client.exec_start(touched["Id"])
+    shared.over(job_id)
+    assert "FINISHED" in shown(shared, ids[0], "SUCCESS")["result"]
+    failed = shown(shared, ids[1], "FAILURE")
+    assert "failed: exit code 3" in failed["exception"]
+    listed = flower(shared, "/api/tasks?taskname=titus.run_container")
+    assert set(ids) <= listed.keys()
+
+
+def test_flower_knows_our_workers_and_no_others(shared: Installation) -> None:
+    job_id = shared.client.submit(job("true"))
+    shared.over(job_id)
+    shown(shared, f"{job_id}-0-1", "SUCCESS")
+    workers = until(lambda: flower(shared, "/api/workers"), "Flower knows workers", FLOWER_START)
+    assert {name.split("@")[0] for name in workers} == {f"agent-{shared.agent_id}", "control"}
