@@ -97,7 +97,7 @@ def test_celery_tells_every_state_of_a_run_in_order_under_the_task_id(shared: In
 
 
 def test_flower_shows_a_run_as_running_and_how_it_ended(shared: Installation) -> None:
-    until(lambda: flower(shared, "/api/workers"), "Flower answers", FLOWER_START)
+    until(lambda: flower(shared, "/api/workers?status=1"), "Flower sees workers", FLOWER_START)
     script = "while ! [ -e /tmp/go ]; do sleep 0.05; done; exit $((TITUS_TASK_INDEX * 3))"
     job_id = shared.client.submit(job(*shell(script), instances=2))
     ids = [f"{job_id}-0-1", f"{job_id}-1-1"]
@@ -121,5 +121,19 @@ def test_flower_knows_our_workers_and_no_others(shared: Installation) -> None:
     job_id = shared.client.submit(job("true"))
     shared.over(job_id)
     shown(shared, f"{job_id}-0-1", "SUCCESS")
-    workers = until(lambda: flower(shared, "/api/workers"), "Flower knows workers", FLOWER_START)
+    workers = flower(shared, "/api/workers?status=1")
     assert {name.split("@")[0] for name in workers} == {f"agent-{shared.agent_id}", "control"}
+
+
+def test_flower_shows_its_pages_and_refuses_to_touch_workers(shared: Installation) -> None:
+    until(lambda: flower(shared, "/api/workers?status=1"), "Flower sees workers", FLOWER_START)
+    base = f"http://127.0.0.1:{shared.flower_port}"
+    for page in ("/workers", "/tasks"):
+        with urllib.request.urlopen(base + page, timeout=10) as answer:
+            assert answer.status == 200
+    order = f"{base}/api/worker/shutdown/agent-{shared.agent_id}@titus"
+    with pytest.raises(HTTPError) as refused:
+        urllib.request.urlopen(order, data=b"", timeout=10)
+    refused.value.close()
+    assert refused.value.code == 403
+    assert shared.processes["agent"].alive()

@@ -50,13 +50,14 @@ def agent_node(agent_id: str) -> str:
     return f"agent-{agent_id}@titus"
 
 
-def announce(app: Celery, state: State, task_id: str, **facts: object) -> None:
+def announce(app: Celery, state: State, task_id: str, node: str, **facts: object) -> None:
     """Tell Celery's event stream that a run is in *state*, under the state's own name.
 
+    *node* is the worker that it is on: under another name Flower would see a worker that there is not.
     Best effort: events are for looking at, not for deciding.
     """
     try:
-        with app.events.default_dispatcher() as dispatcher:
+        with app.events.default_dispatcher(hostname=node) as dispatcher:
             dispatcher.send(f"task-{state.name.lower()}", uuid=task_id, **facts)
     except (OperationalError, OSError) as error:
         _log.warning("task %s: nobody hears that it is %s: %s", task_id, state.name, error)
@@ -105,7 +106,10 @@ class CeleryQueue:
         }
         if not command.adopt:
             # Before the message, so that no later state of the agent's is overtaken by it.
-            announce(self._app, State.DISPATCHED, command.task_id, name=RUN_CONTAINER, kwargs=repr(kwargs))
+            node = agent_node(command.dispatch.agent_id)
+            announce(
+                self._app, State.DISPATCHED, command.task_id, node, name=RUN_CONTAINER, kwargs=repr(kwargs)
+            )
         self._app.send_task(
             RUN_CONTAINER,
             kwargs=kwargs,

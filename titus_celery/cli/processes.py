@@ -65,8 +65,8 @@ def beat_command() -> list[str]:
 
 
 def flower_command(address: str, port: int) -> list[str]:
-    """What `titus flower` becomes."""
-    return [*_CELERY, "flower", f"--address={address}", f"--port={port}"]
+    """What `titus flower` becomes: it shows, and its buttons that would change workers do nothing."""
+    return [*_CELERY, "flower", f"--address={address}", f"--port={port}", "--read_only=True"]
 
 
 def import_path() -> dict[str, str]:

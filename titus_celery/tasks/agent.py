@@ -21,12 +21,12 @@ class RunFailed(Exception):
     """The run ended FAILED: Celery's word for it, so that Flower shows FAILURE."""
 
 
-@shared_task(name=RUN_CONTAINER, throws=(RunFailed,))  # type: ignore[untyped-decorator]
+@shared_task(name=RUN_CONTAINER, bind=True, throws=(RunFailed,))  # type: ignore[untyped-decorator]
 def run_container(
-    task_id: str, job_id: str, dispatch: int, image: str, adopt: bool = False
+    self: Any, task_id: str, job_id: str, dispatch: int, image: str, adopt: bool = False
 ) -> dict[str, Any]:
     """Carry one Titus task from claim to exit."""
-    tell = partial(announce, current_app, task_id=task_id)
+    tell = partial(announce, current_app, task_id=task_id, node=self.request.hostname)
     task = wired().agent.runs.carry(TaskId(task_id), dispatch, lambda state: tell(state), adopt=adopt)
     if task is None:
         return {"state": "dropped"}

@@ -1,0 +1,145 @@
+"""A server that says what it is told to, over real gRPC, for the tests of the commands."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+from click.testing import CliRunner, Result
+from google.protobuf.empty_pb2 import Empty
+
+from titus_celery.cli.main import cli
+from titus_celery.grpc.proto import titus_celery_v1_pb2 as v1
+from titus_celery.grpc.proto import titus_celery_v1_pb2_grpc as v1_grpc
+from titus_celery.grpc.proto import titus_job_api_pb2 as pb
+from titus_celery.grpc.proto import titus_job_api_pb2_grpc as pb_grpc
+
+JOB = "0b0e7a52-1111-4222-8333-444455556666"
+NEAR = "0b0e7a52-9999-4222-8333-444455556666"
+TASK = f"{JOB}-0-1"
+DESCRIPTOR = pb.JobDescriptor(
+    appName="hello",
+    owner=pb.Owner(ownerEmail="ann@example.com"),
+    containers={"main": pb.Container(image=pb.Image(name="i", imageId="sha256:1"), command=["a", "b c"])},
+    batch=pb.BatchJobSpec(instances=pb.TaskInstances(desired=1), containerId="main"),
+)
+
+
+def task(state: pb.State.ValueType, reason: str = "") -> pb.Task:
+    return pb.Task(
+        id=TASK,
+        taskContext={"task.index": "0", "task.resubmitNumber": "0", "agent.host": "h1"},
+        state=pb.TaskState(state=state, reason=reason),
+        stateChanges=[pb.StateChange(state=pb.State.Name(state), timestamp="2026-01-02T03:04:05.678Z")],
+    )
+
+
+def job(state: pb.State.ValueType, id: str = JOB) -> pb.Job:
+    return pb.Job(
+        id=id,
+        jobDescriptor=DESCRIPTOR,
+        tasks=[task(state)],
+        jobState=pb.JobState(state=state),
+        stateChanges=[pb.StateChange(state="QUEUED", timestamp="2026-01-02T03:04:05.678Z")],
+    )
+
+
+class Server(pb_grpc.JobManagementServiceServicer, v1_grpc.TaskOutputServiceServicer):
+    """One job of one task, whose output is *output*; it ends when `let_go` is set."""
+
+    def __init__(self) -> None:
+        self.output = b"out\xff\n"
+        self.end = v1.End(exited=True, exit_code=3, reason_code="failed", reason="failed: exit code 3")
+        self.let_go = threading.Event()
+        self.let_go.set()
+        self.observed = threading.Event()
+        self.kill_asked = threading.Event()
+        self.is_deaf = False
+        self.created: list[pb.JobDescriptor] = []
+        self.metadata: dict[str, str | bytes] = {}
+        self.killed: list[str] = []
+        self.offsets: list[int] = []
+        self.live = [job(pb.RUNNING)]
+        self.refusal: tuple[grpc.StatusCode, str] | None = None
+        self.pieces: list[int] = []
+        self.breaks = 0
+        self.port = 0
+
+    def start(self) -> grpc.Server:
+        server = grpc.server(ThreadPoolExecutor(8))
+        pb_grpc.add_JobManagementServiceServicer_to_server(self, server)
+        v1_grpc.add_TaskOutputServiceServicer_to_server(self, server)
+        self.port = server.add_insecure_port(f"127.0.0.1:{self.port}")
+        server.start()
+        return server
+
+    def CreateJob(self, request: pb.JobDescriptor, context: grpc.ServicerContext) -> pb.JobId:  # noqa: N802
+        if self.refusal:
+            context.abort(*self.refusal)
+        self.created.append(request)
+        self.metadata = {key: value for key, value in context.invocation_metadata()}
+        return pb.JobId(id=JOB)
+
+    def FindJob(self, request: pb.JobId, context: grpc.ServicerContext) -> pb.Job:  # noqa: N802
+        if self.refusal:
+            context.abort(*self.refusal)
+        found = [each for each in self.live if each.id == request.id]
+        if not found:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"no job has the id {request.id!r}")
+        return found[0]
+
+    def FindTask(self, request: pb.TaskId, context: grpc.ServicerContext) -> pb.Task:  # noqa: N802
+        if request.id != TASK:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"no task has the id {request.id!r}")
+        return task(pb.RUNNING)
+
+    def FindJobs(self, request: pb.JobQuery, context: grpc.ServicerContext) -> pb.JobQueryResult:  # noqa: N802
+        at = request.page.pageNumber
+        more = at + 1 < len(self.live)
+        return pb.JobQueryResult(items=self.live[at : at + 1], pagination=pb.Pagination(hasMore=more))
+
+    def KillJob(self, request: pb.JobId, context: grpc.ServicerContext) -> Empty:  # noqa: N802
+        self.killed.append(request.id)
+        self.kill_asked.set()
+        if not self.is_deaf:
+            self.let_go.set()
+        return Empty()
+
+    def KillTask(self, request: pb.TaskId, context: grpc.ServicerContext) -> Empty:  # noqa: N802
+        self.killed.append(request.id)
+        return Empty()
+
+    def ObserveJob(  # noqa: N802
+        self, request: pb.JobId, context: grpc.ServicerContext
+    ) -> Iterator[pb.JobChangeNotification]:
+        self.breaks -= 1
+        if self.breaks in (0, 1):
+            context.abort(grpc.StatusCode.UNAVAILABLE, "not yet")
+        yield pb.JobChangeNotification(
+            jobSnapshot=pb.JobChangeNotification.JobSnapshot(job=job(pb.RUNNING, request.id))
+        )
+        if self.breaks == 2:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "restart")
+        self.observed.set()
+        self.let_go.wait(10)
+        yield pb.JobChangeNotification(jobFinished=pb.JobChangeNotification.JobFinished(id=request.id))
+
+    def TailTask(  # noqa: N802
+        self, request: v1.TailTaskRequest, context: grpc.ServicerContext
+    ) -> Iterator[v1.TailTaskItem]:
+        self.offsets.append(request.offset)
+        data = self.output[request.offset :]
+        if self.pieces:
+            data = data[: self.pieces.pop(0)]
+            yield v1.TailTaskItem(output=v1.Output(offset=request.offset, source=v1.STDOUT, data=data))
+            context.abort(grpc.StatusCode.UNAVAILABLE, "restart")
+        yield v1.TailTaskItem(output=v1.Output(offset=request.offset, source=v1.STDOUT, data=data))
+        self.let_go.wait(10)
+        yield v1.TailTaskItem(end=self.end)
+
+
+def titus(server: Server, *args: str, stdin: str = "") -> Result:
+    env = {"TITUS_SERVER": f"127.0.0.1:{server.port}", "TITUS_OWNER": "ann@example.com"}
+    return CliRunner().invoke(cli, args, input=stdin, env=env, prog_name="titus")

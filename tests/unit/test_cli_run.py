@@ -1,0 +1,151 @@
+"""`titus run` against a server that says what it is told to, over real gRPC."""
+
+from __future__ import annotations
+
+import signal
+import threading
+
+import grpc
+import pytest
+
+from tests.unit.scripted_server import JOB, Server, titus
+from titus_celery.grpc.proto import titus_celery_v1_pb2 as v1
+from titus_celery.grpc.proto import titus_job_api_pb2 as pb
+
+
+def test_run_passes_output_and_exit_code_through(server: Server) -> None:
+    result = titus(server, "run", "i", "--", "sh", "-c", "x")
+    assert result.stdout_bytes == b"out\xff\n"
+    assert result.exit_code == 3
+    assert f"titus: job {JOB}" in result.stderr
+    assert "titus: task 0 running" in result.stderr
+    assert result.stderr.endswith("titus: task 0 failed: exit code 3\n")
+
+
+def test_a_code_that_does_not_speak_for_itself_is_explained(server: Server) -> None:
+    server.end = v1.End(exited=True, exit_code=137, signal=9, reason_code="oomKilled", reason="oomKilled: x")
+    result = titus(server, "run", "i")
+    assert result.exit_code == 137
+    assert result.stderr.endswith("titus: exit code 137: task 0: out of memory\n")
+
+
+def test_run_sends_what_was_asked_for_and_nothing_else(server: Server) -> None:
+    titus(server, "run", "i", "--", "ls", "-l")
+    [plain] = server.created
+    assert plain == pb.JobDescriptor(
+        containers={"main": pb.Container(image=pb.Image(name="i"), command=["ls", "-l"])},
+        batch=pb.BatchJobSpec(instances=pb.TaskInstances(desired=1), containerId="main"),
+    )
+    assert server.metadata["x-titus-caller-email"] == "ann@example.com"
+    assert server.metadata["x-titus-callerid"] == "ann@example.com"
+
+
+def test_run_with_every_option(server: Server) -> None:
+    options = "--env A=1 -e B=x=y --cpu 0.5 --memory 64Mi --instances 2 --retries 3 --timeout 2m --name n"
+    titus(server, "run", "sha256:77", *options.split(), "--", "ls")
+    [given] = server.created
+    container = given.containers["main"]
+    assert container.image.imageId == "sha256:77"
+    assert dict(container.env) == {"A": "1", "B": "x=y"}
+    assert dict(container.resources) == {"cpu": "0.5", "memory": "64Mi"}
+    assert given.batch.instances.desired == 2
+    assert given.batch.retryPolicy.immediate.retries == 3
+    assert given.batch.runtimeLimitSecs == 120
+    assert given.appName == "n"
+
+
+def test_quiet_leaves_the_output_alone(server: Server) -> None:
+    assert titus(server, "run", "-q", "i").stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["run"], "Missing argument 'IMAGE'"),
+        (["run", "i", "sh", "-c", "x"], "Write -- before the command"),
+        (["run", "--env", "A", "i"], "'A' is not NAME=VALUE"),
+        (["run", "--memory", "much", "i"], "'much'"),
+        (["run", "--cpu", "2GB", "i"], "has a unit"),
+        (["run", "--timeout", "soon", "i"], "is no duration"),
+        (["run", "--instances", "0", "i"], "0 is not in the range"),
+        (["run", "--owner", "d\u00fc", "i"], "plain ASCII"),
+        (["nope"], "No such command"),
+        (["submit", "/does/not/exist"], "No such file"),
+    ],
+)
+def test_usage_errors_end_with_2(server: Server, args: list[str], words: str) -> None:
+    result = titus(server, *args)
+    assert result.exit_code == 2
+    assert words in result.stderr
+    assert not server.created
+
+
+def test_a_refusal_is_one_sentence_and_125(server: Server) -> None:
+    server.refusal = (grpc.StatusCode.INVALID_ARGUMENT, "image: nobody has \x1b[2J it")
+    result = titus(server, "run", "i")
+    assert result.exit_code == 125
+    assert result.stderr == (
+        "titus: cannot submit the job; image: nobody has \\x1b[2J it; correct the request and send it again\n"
+    )
+
+
+def test_without_a_server_it_says_how_to_get_one(server: Server) -> None:
+    result = titus(server, "ls", "--server", "127.0.0.1:1")
+    assert result.exit_code == 125
+    assert "no Titus server answers at 127.0.0.1:1; start one with `titus dev`" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_broken_output_is_read_on_where_it_broke(server: Server) -> None:
+    server.output, server.pieces = b"0123456789", [4, 3]
+    assert titus(server, "run", "i").stdout_bytes == b"0123456789"
+    assert server.offsets == [0, 4, 7]
+
+
+def test_a_server_that_goes_away_is_waited_for_and_that_is_said_once(server: Server) -> None:
+    server.breaks = 3
+    result = titus(server, "run", "i")
+    assert result.exit_code == 3
+    assert result.stderr.count("went away; waiting") == 1
+    assert result.stderr.count("the server is back") == 1
+    assert result.stderr.count("task 0 running") == 1
+
+
+def press_ctrl_c() -> None:
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+
+def test_ctrl_c_asks_the_server_to_end_the_job_and_follows_it_to_the_end(server: Server) -> None:
+    server.let_go.clear()
+
+    def press() -> None:
+        server.observed.wait(10)
+        press_ctrl_c()
+
+    thread = threading.Thread(target=press)
+    thread.start()
+    result = titus(server, "run", "i")
+    thread.join()
+    assert server.killed == [JOB]
+    assert result.exit_code == 130
+    assert "task 0 failed" in result.stderr, "it was followed until it had ended"
+
+
+def test_a_second_ctrl_c_leaves_the_job_and_says_its_id(server: Server) -> None:
+    server.let_go.clear()
+    server.is_deaf = True
+
+    def press_twice() -> None:
+        server.observed.wait(10)
+        press_ctrl_c()
+        server.kill_asked.wait(10)
+        press_ctrl_c()
+
+    thread = threading.Thread(target=press_twice)
+    thread.start()
+    result = titus(server, "run", "i")
+    thread.join()
+    server.let_go.set()
+    assert result.exit_code == 130
+    assert f"job {JOB} is the server's now" in result.stderr
+    assert "task 0 failed" not in result.stderr
