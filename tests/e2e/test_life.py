@@ -12,6 +12,7 @@ from google.protobuf.empty_pb2 import Empty
 from tests.e2e.installation import CALLER, Installation, installed
 from tests.e2e.jobs import at, job, shell, states, task_states
 from tests.e2e.processes import until
+from titus_celery.grpc.proto import titus_celery_v1_pb2 as v1
 from titus_celery.grpc.proto import titus_job_api_pb2 as pb
 
 pytestmark = pytest.mark.e2e
@@ -113,21 +114,22 @@ def test_output_is_followed_while_the_container_writes(shared: Installation) -> 
     )
     task_id = f"{job_id}-0-1"
     shared.reached(task_id, "RUNNING")
-    written: list[bytes] = []
+    written: dict[v1.Source.ValueType, bytes] = {v1.STDOUT: b"", v1.STDERR: b""}
     ends: list[int] = []
 
     def follow() -> None:
         for item in shared.tail(task_id):
-            written.append(item.output.data)
+            if item.HasField("output"):
+                written[item.output.source] += item.output.data
             ends.extend([item.end.exit_code] if item.HasField("end") else [])
 
     reader = threading.Thread(target=follow)
     reader.start()
-    until(lambda: b"".join(written) == b"first\n", "the first line came while the container runs")
+    until(lambda: written[v1.STDOUT] == b"first\n", "the first line came while the container runs")
     touched = shared.engine.client.exec_create(task_id, ["touch", "/tmp/go"])
     shared.engine.client.exec_start(touched["Id"])
     reader.join(30)
-    assert b"".join(written) == b"first\noops\nlast\n"
+    assert written == {v1.STDOUT: b"first\nlast\n", v1.STDERR: b"oops\n"}
     assert ends == [0]
 
 

@@ -6,12 +6,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
+from functools import partial
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
 import grpc
 
-from titus_celery.client.failure import CallFailed, describe, failure
+from titus_celery.client.failure import describe, failure
 from titus_celery.client.streams import Disconnected, OpenStream, Reconnected, resumed
 from titus_celery.grpc.proto import titus_celery_v1_pb2 as v1
 from titus_celery.grpc.proto import titus_celery_v1_pb2_grpc as v1_grpc
@@ -57,9 +58,11 @@ class _Real:
         self._closed = closed
 
     def now(self) -> timedelta:
+        """Time since some fixed moment."""
         return timedelta(seconds=time.monotonic())
 
     def wait(self, span: timedelta) -> bool:
+        """Let *span* pass; True if the client was closed."""
         return self._closed.wait(span.total_seconds())
 
 
@@ -135,33 +138,23 @@ class TitusClient:
 
     def observe(self, job_id: str) -> Iterator[pb.JobChangeNotification | Disconnected | Reconnected]:
         """What happens to the job until it is over; after each Reconnected comes a fresh snapshot."""
-
-        def last(message: pb.JobChangeNotification) -> bool:
-            return message.HasField("jobFinished")
-
-        def opener() -> OpenStream[pb.JobChangeNotification]:
-            return self._jobs.ObserveJob(pb.JobId(id=job_id), metadata=self._metadata)
-
-        return self._stream(opener, last, f"observe job {job_id}")
+        opener = partial(self._jobs.ObserveJob, pb.JobId(id=job_id), metadata=self._metadata)
+        return self._stream(opener, _ends_job, f"observe job {job_id}")
 
     def tail(self, task_id: str, offset: int = 0) -> Iterator[v1.TailTaskItem | Disconnected | Reconnected]:
         """What the task writes from *offset* on, and how it ended; each byte once, reconnects or not."""
-        place = offset
+        request = v1.TailTaskRequest(task_id=task_id, offset=offset)
 
-        def last(item: v1.TailTaskItem) -> bool:
-            nonlocal place
+        def _ends_output(item: v1.TailTaskItem) -> bool:
+            # Where a new connection has to go on.
             if item.HasField("output"):
-                place = item.output.offset + len(item.output.data)
+                request.offset = item.output.offset + len(item.output.data)
             elif item.HasField("gap"):
-                place = item.gap.end
+                request.offset = item.gap.end
             return item.HasField("end")
 
-        def opener() -> OpenStream[v1.TailTaskItem]:
-            return self._outputs.TailTask(
-                v1.TailTaskRequest(task_id=task_id, offset=place), metadata=self._metadata
-            )
-
-        return self._stream(opener, last, f"read the output of task {task_id}")
+        opener = partial(self._outputs.TailTask, request, metadata=self._metadata)
+        return self._stream(opener, _ends_output, f"read the output of task {task_id}")
 
     def serving(self) -> bool:
         """Whether the server says that it is ready to serve; False also if none answers."""
@@ -193,7 +186,9 @@ class TitusClient:
     def _stream(
         self, opener: Callable[[], OpenStream[Reply]], last: Callable[[Reply], bool], doing: str
     ) -> Iterator[Reply | Disconnected | Reconnected]:
-        def refuse(status: str, why: str) -> CallFailed:
-            return failure(status, why, doing, self.server)
-
+        refuse = partial(failure, doing=doing, server=self.server)
         return resumed(opener, last, self._patience, _Real(self._closed), refuse)
+
+
+def _ends_job(message: pb.JobChangeNotification) -> bool:
+    return message.HasField("jobFinished")

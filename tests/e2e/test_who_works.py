@@ -1,0 +1,120 @@
+"""Celery does the work: what is frozen, stopped or away stops exactly what it is there for."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.installation import installed
+from tests.e2e.jobs import at, delayed, job, shell, states
+from tests.e2e.processes import until
+from titus_celery.client import CallFailed
+from titus_celery.core.lifecycle import LIMIT_BACKSTOP
+from titus_celery.grpc.proto import titus_job_api_pb2 as pb
+
+pytestmark = pytest.mark.e2e
+
+
+def test_without_its_agent_a_job_gets_as_far_as_the_order_and_no_further(tmp_path: Path) -> None:
+    with installed(tmp_path) as installation:
+        agent = installation.processes["agent"]
+        agent.freeze()
+        job_id = installation.client.submit(job("true", instances=2))
+        ids = [f"{job_id}-0-1", f"{job_id}-1-1"]
+        for task_id in ids:
+            installation.reached(task_id, "DISPATCHED")
+        # Longer than it takes until an order is sent again.
+        time.sleep(4)
+        for task_id in ids:
+            assert states(installation.client.find_task(task_id).stateChanges) == ["QUEUED", "DISPATCHED"]
+        assert installation.engine.containers(installation.id) == []
+        agent.thaw()
+        found = installation.over(job_id)
+        assert found.jobState.state == pb.FINISHED
+        # The order that was sent again did not make a second run.
+        assert [task.id for task in found.tasks] == ids
+        assert [states(task.stateChanges)[2:] for task in found.tasks] == [
+            ["STARTING", "RUNNING", "FINISHED"]
+        ] * 2
+
+
+def test_without_control_a_job_stays_queued_and_goes_on_when_it_is_back(tmp_path: Path) -> None:
+    with installed(tmp_path) as installation:
+        installation.stop("control")
+        job_id = installation.client.submit(job("true"))
+        time.sleep(3)
+        assert states(installation.client.find(job_id).tasks[0].stateChanges) == ["QUEUED"]
+        installation.start("control")
+        assert installation.over(job_id).jobState.state == pb.FINISHED
+
+
+def test_beat_makes_deadlines_fire_when_control_keeps_no_time(tmp_path: Path) -> None:
+    """A retry with a delay, and the backstop of a runtime limit whose agent is gone."""
+    with installed(tmp_path, TITUS_CONTROL_TIMER="off") as installation:
+        limited = installation.client.submit(job("sleep", "600", limit=timedelta(seconds=1)))
+        retried = installation.client.submit(
+            job(*shell("[ $TITUS_TASK_ATTEMPT = 2 ]"), retry=delayed(1, timedelta(seconds=3)))
+        )
+        running, again = f"{limited}-0-1", f"{retried}-0-2"
+        since = at(installation.reached(running, "RUNNING").stateChanges, "RUNNING")
+        installation.processes["agent"].freeze()
+        installation.stop("beat")
+        was = installation.client.find_task(f"{retried}-0-1")
+        if was.state.state != pb.FAILED:
+            # The agent was frozen in the middle of it.
+            installation.processes["agent"].thaw()
+            installation.reached(f"{retried}-0-1", "FAILED")
+            installation.processes["agent"].freeze()
+        due = timedelta(seconds=1) + LIMIT_BACKSTOP
+        time.sleep((due + timedelta(seconds=3)).total_seconds())
+        assert installation.client.find_task(running).state.state == pb.RUNNING
+        assert installation.task(again) is None
+        installation.start("beat")
+        ended = installation.reached(running, "FAILED")
+        assert ended.state.reason == "runtimeLimitExceeded: ran longer than 1 s"
+        assert at(ended.stateChanges, "FAILED") - since >= due
+        until(lambda: installation.task(again), "the retry came")
+        installation.processes["agent"].thaw()
+        assert installation.over(retried).jobState.state == pb.FINISHED
+
+
+def test_while_the_store_is_away_calls_are_unavailable_and_no_end_is_lost(tmp_path: Path) -> None:
+    with installed(tmp_path) as installation:
+        # They lose their broker in the middle of whatever they do.
+        installation.shaken |= {"agent", "control", "beat"}
+        short = installation.client.submit(job(*shell("echo before; sleep 4; echo after; exit 3")))
+        long = installation.client.submit(
+            job(*shell("echo up; while ! [ -e /tmp/go ]; do sleep 0.1; done; echo done"))
+        )
+        for job_id in (short, long):
+            installation.reached(f"{job_id}-0-1", "RUNNING")
+        installation.store.stop()
+        with pytest.raises(CallFailed) as refused:
+            installation.client.find(short)
+        assert refused.value.status == "UNAVAILABLE"
+        with pytest.raises(CallFailed) as refused:
+            installation.client.submit(job("true"))
+        assert refused.value.status == "UNAVAILABLE"
+        assert not installation.client.serving()
+
+        def has_ended() -> bool:
+            container = installation.engine.container(f"{short}-0-1")
+            return container is not None and not container["State"]["Running"]
+
+        # It ends while nobody can be told, and stays until somebody was.
+        until(has_ended, "the short one ended")
+        installation.restart_store()
+        until(installation.client.serving, "the gateway serves again")
+        found = installation.over(short)
+        assert [task.state.reason for task in found.tasks] == ["failed: exit code 3"]
+        assert installation.output(f"{short}-0-1") == "before\nafter\n"
+        touched = installation.engine.client.exec_create(f"{long}-0-1", ["touch", "/tmp/go"])
+        installation.engine.client.exec_start(touched["Id"])
+        assert installation.over(long).jobState.state == pb.FINISHED
+        assert installation.output(f"{long}-0-1") == "up\ndone\n"
+        # And what comes next runs as before.
+        installation.ready()
+        assert installation.over(installation.client.submit(job("true"))).jobState.state == pb.FINISHED
