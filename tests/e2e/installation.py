@@ -6,6 +6,7 @@ holds for every test: no container of it is left, no process, and no fault of ou
 
 from __future__ import annotations
 
+import re
 import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,6 +41,8 @@ CALLER: Final = "e2e@example.com"
 CORE: Final = ("gateway", "control", "agent", "beat")
 #: So that containers that ignore TERM cost a test a second and not ten.
 GRACE: Final = {"TITUS_STOP_GRACE": "1"}
+#: How a line of our logs begins: date, time, level, logger.
+LOGGED: Final = re.compile(r"\d{4}-\d\d-\d\d [\d:,]+ [A-Z]+ +[\w.]+: ")
 
 
 def free_port() -> int:
@@ -48,6 +51,18 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def tracebacks(log: str, *, with_celery: bool = True) -> list[str]:
+    """The lines under which a log holds tracebacks; those of Celery's own loggers too if *with_celery*."""
+    found: list[str] = []
+    logged = ""
+    for line in log.splitlines():
+        if LOGGED.match(line):
+            logged = line
+        elif line.startswith("Traceback") and (with_celery or " titus_celery." in logged):
+            found.append(logged)
+    return found
 
 
 class Engine:
@@ -120,7 +135,7 @@ class Installation:
         self._channel = grpc.insecure_channel(self.listen)
         #: The methods as they are on the wire.
         self.stub = pb_grpc.JobManagementServiceStub(self._channel)
-        #: Names of programs whose logs may hold a traceback, because a test broke what they stand on.
+        #: Programs in whose logs Celery may put a traceback, because a test broke what it stands on.
         self.shaken: set[str] = set()
 
     def start(self, *names: str, **settings: str) -> None:
@@ -256,9 +271,8 @@ class Installation:
             text = log.read_text(errors="replace")
             if "internal error" in text:
                 faults.append(f"{log.name} tells of an internal error")
-            if "Traceback" in text and log.stem not in self.shaken:
-                start = text.index("Traceback")
-                faults.append(f"{log.name} holds a traceback: {text[max(0, start - 500) : start + 3000]}")
+            if told := tracebacks(text, with_celery=log.stem not in self.shaken):
+                faults.append(f"{log.name} holds a traceback after: {told[0]}")
         return faults
 
 

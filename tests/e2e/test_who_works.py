@@ -83,8 +83,8 @@ def test_beat_makes_deadlines_fire_when_control_keeps_no_time(tmp_path: Path) ->
 
 def test_while_the_store_is_away_calls_are_unavailable_and_no_end_is_lost(tmp_path: Path) -> None:
     with installed(tmp_path) as installation:
-        # They lose their broker in the middle of whatever they do.
-        installation.shaken |= {"agent", "control", "beat"}
+        # They lose their broker, which Celery tells with tracebacks; we must not.
+        installation.shaken |= {"agent", "control"}
         short = installation.client.submit(job(*shell("echo before; sleep 4; echo after; exit 3")))
         long = installation.client.submit(
             job(*shell("echo up; while ! [ -e /tmp/go ]; do sleep 0.1; done; echo done"))
@@ -98,7 +98,6 @@ def test_while_the_store_is_away_calls_are_unavailable_and_no_end_is_lost(tmp_pa
         with pytest.raises(CallFailed) as refused:
             installation.client.submit(job("true"))
         assert refused.value.status == "UNAVAILABLE"
-        assert not installation.client.serving()
 
         def has_ended() -> bool:
             container = installation.engine.container(f"{short}-0-1")
@@ -107,7 +106,15 @@ def test_while_the_store_is_away_calls_are_unavailable_and_no_end_is_lost(tmp_pa
         # It ends while nobody can be told, and stays until somebody was.
         until(has_ended, "the short one ended")
         installation.restart_store()
-        until(installation.client.serving, "the gateway serves again")
+
+        def is_back() -> bool:
+            try:
+                return bool(installation.client.find(short).id)
+            except CallFailed as error:
+                assert error.status == "UNAVAILABLE", error
+                return False
+
+        until(is_back, "the gateway answers again")
         found = installation.over(short)
         assert [task.state.reason for task in found.tasks] == ["failed: exit code 3"]
         assert installation.output(f"{short}-0-1") == "before\nafter\n"

@@ -42,7 +42,11 @@ def temporary_installation(options: Sequence[str] = ()) -> Iterator[str]:
         yield _address(process)
     except BaseException:
         _stop(process)
-        console.note(f"the logs of the installation stay in {directory / 'logs'}")
+        logs = directory / "logs"
+        if logs.is_dir() and any(logs.iterdir()):
+            console.note(f"the logs of the installation stay in {logs}")
+        else:
+            shutil.rmtree(directory, ignore_errors=True)
         raise
     _stop(process)
     shutil.rmtree(directory, ignore_errors=True)

@@ -30,7 +30,7 @@ from titus_celery.core.placement import DEFAULT_QUEUE, Board
 from titus_celery.core.reasons import Code, Reason
 from titus_celery.core.resources import demand
 from titus_celery.core.states import State
-from titus_celery.errors import Conflict, Full, NotFound, StoreCorrupt, TitusError
+from titus_celery.errors import Conflict, Full, NotFound, StoreCorrupt, TitusError, Unavailable
 from titus_celery.ports import AgentRegistry, Leases, Records, TaskView
 from titus_celery.service.change import WritePath
 
@@ -241,6 +241,9 @@ class Timer:
                     self._sweep.run()
                     # At once, unless the pass is another thread's.
                     self._sweep.passed.wait(SLEEP_MAX.total_seconds())
+            except Unavailable as error:
+                _log.warning("deadlines wait: %s", error)
+                stop.wait(FAILED_SLEEP.total_seconds())
             except Exception:
                 # A thread that ended here would silently cost every deadline its promptness.
                 _log.exception("sweep at a deadline failed; trying again")
