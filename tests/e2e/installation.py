@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import socket
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -34,7 +34,7 @@ from titus_celery.grpc.proto import titus_celery_v1_pb2 as v1
 from titus_celery.grpc.proto import titus_job_api_pb2 as pb
 from titus_celery.grpc.proto import titus_job_api_pb2_grpc as pb_grpc
 
-__all__ = ["CALLER", "CORE", "Engine", "Installation", "free_port", "installed"]
+__all__ = ["CALLER", "CORE", "Engine", "Installation", "faults", "free_port", "installed"]
 
 CALLER: Final = "e2e@example.com"
 #: Everything but Flower, in the order of starting.
@@ -65,6 +65,18 @@ def tracebacks(log: str, *, with_celery: bool = True) -> list[str]:
     return found
 
 
+def faults(directory: Path, shaken: Collection[str] = ()) -> list[str]:
+    """Faults of ours that the logs of a directory tell of; Celery's too, but for programs in *shaken*."""
+    found: list[str] = []
+    for log in sorted(directory.glob("*.log")):
+        text = log.read_text(errors="replace")
+        if "internal error" in text:
+            found.append(f"{log.name} tells of an internal error")
+        if told := tracebacks(text, with_celery=log.stem not in shaken):
+            found.append(f"{log.name} holds a traceback after: {told[0]}")
+    return found
+
+
 class Engine:
     """The Docker Engine as a bystander sees it; a missing one is a failure that says how to get it."""
 
@@ -91,14 +103,19 @@ class Engine:
             return None
         return found
 
-    def containers(self, installation: str) -> list[str]:
-        """The names of an installation's containers, ended ones too."""
-        listed = self.client.containers(all=True, filters={"label": f"{INSTALLATION}={installation}"})
+    def containers(self, label: str) -> list[str]:
+        """The names of the containers with a label ("name=value"), ended ones too."""
+        listed = self.client.containers(all=True, filters={"label": label})
         return [each["Names"][0].removeprefix("/") for each in listed]
 
-    def clear(self, installation: str) -> None:
+    def touch(self, container: str, path: str) -> None:
+        """Make a file in a running container: what its script waits for."""
+        made = self.client.exec_create(container, ["touch", path])
+        self.client.exec_start(made["Id"])
+
+    def clear(self, label: str) -> None:
         """Remove what an installation left."""
-        for name in self.containers(installation):
+        for name in self.containers(label):
             with suppress(NotFound):
                 self.client.remove_container(name, force=True, v=True)
 
@@ -130,6 +147,8 @@ class Installation:
         }
         self._keyspace = RedisKeyspace(self.store.url, self.settings["TITUS_NAMESPACE"])
         self.id = RecordStore(self._keyspace).installation()
+        #: The label of this installation's containers.
+        self.label = f"{INSTALLATION}={self.id}"
         self.processes: dict[str, Process] = {}
         self.client = TitusClient(self.listen, CALLER)
         self._channel = grpc.insecure_channel(self.listen)
@@ -235,9 +254,9 @@ class Installation:
                 until(lambda: not self._left(left), "no container left", timedelta(seconds=15))
             problems += [f"container {name} is left" for name in left]
             problems += self._end_processes()
-            problems += self._faults()
+            problems += faults(self.directory, self.shaken)
         finally:
-            self.engine.clear(self.id)
+            self.engine.clear(self.label)
             self.client.close()
             self._channel.close()
             self.engine.close()
@@ -247,7 +266,7 @@ class Installation:
         assert not problems, "\n".join([*problems, f"the logs are in {self.directory}"])
 
     def _left(self, left: list[str]) -> list[str]:
-        left[:] = self.engine.containers(self.id)
+        left[:] = self.engine.containers(self.label)
         return left
 
     def _end_processes(self) -> list[str]:
@@ -263,17 +282,6 @@ class Installation:
             except AssertionError as error:
                 problems.append(str(error))
         return problems
-
-    def _faults(self) -> list[str]:
-        """Faults of ours that the logs tell of."""
-        faults: list[str] = []
-        for log in sorted(self.directory.glob("*.log")):
-            text = log.read_text(errors="replace")
-            if "internal error" in text:
-                faults.append(f"{log.name} tells of an internal error")
-            if told := tracebacks(text, with_celery=log.stem not in self.shaken):
-                faults.append(f"{log.name} holds a traceback after: {told[0]}")
-        return faults
 
 
 @contextmanager

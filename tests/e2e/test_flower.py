@@ -102,8 +102,7 @@ def test_flower_shows_a_run_as_running_and_how_it_ended(shared: Installation) ->
         assert running["name"] == "titus.run_container"
         assert job_id in running["kwargs"]
         assert running["worker"] == f"agent-{shared.agent_id}@titus"
-        touched = shared.engine.client.exec_create(task_id, ["touch", "/tmp/go"])
-        shared.engine.client.exec_start(touched["Id"])
+        shared.engine.touch(task_id, "/tmp/go")
     shared.over(job_id)
     assert "FINISHED" in shown(shared, ids[0], "SUCCESS")["result"]
     failed = shown(shared, ids[1], "FAILURE")

@@ -68,7 +68,7 @@ def test_a_finished_job_reads_the_same_through_every_method(shared: Installation
         assert task.taskContext["agent.host"]
         assert shared.output(task.id) == "42\n"
     assert job_id not in [each.id for each in shared.client.ls()]
-    until(lambda: not shared.engine.containers(shared.id), "the containers are gone")
+    until(lambda: not shared.engine.containers(shared.label), "the containers are gone")
 
 
 def test_the_container_is_what_the_job_asked_for(shared: Installation) -> None:
@@ -126,8 +126,7 @@ def test_output_is_followed_while_the_container_writes(shared: Installation) -> 
     reader = threading.Thread(target=follow)
     reader.start()
     until(lambda: written[v1.STDOUT] == b"first\n", "the first line came while the container runs")
-    touched = shared.engine.client.exec_create(task_id, ["touch", "/tmp/go"])
-    shared.engine.client.exec_start(touched["Id"])
+    shared.engine.touch(task_id, "/tmp/go")
     reader.join(30)
     assert written == {v1.STDOUT: b"first\nlast\n", v1.STDERR: b"oops\n"}
     assert ends == [0]

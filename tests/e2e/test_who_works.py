@@ -30,7 +30,7 @@ def test_without_its_agent_a_job_gets_as_far_as_the_order_and_no_further(tmp_pat
         time.sleep(4)
         for task_id in ids:
             assert states(installation.client.find_task(task_id).stateChanges) == ["QUEUED", "DISPATCHED"]
-        assert installation.engine.containers(installation.id) == []
+        assert installation.engine.containers(installation.label) == []
         agent.thaw()
         found = installation.over(job_id)
         assert found.jobState.state == pb.FINISHED
@@ -118,8 +118,7 @@ def test_while_the_store_is_away_calls_are_unavailable_and_no_end_is_lost(tmp_pa
         found = installation.over(short)
         assert [task.state.reason for task in found.tasks] == ["failed: exit code 3"]
         assert installation.output(f"{short}-0-1") == "before\nafter\n"
-        touched = installation.engine.client.exec_create(f"{long}-0-1", ["touch", "/tmp/go"])
-        installation.engine.client.exec_start(touched["Id"])
+        installation.engine.touch(f"{long}-0-1", "/tmp/go")
         assert installation.over(long).jobState.state == pb.FINISHED
         assert installation.output(f"{long}-0-1") == "up\ndone\n"
         # And what comes next runs as before.

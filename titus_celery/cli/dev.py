@@ -72,7 +72,8 @@ def dev(
             installation.start()
             _run(installation, plan, asked)
         finally:
-            console.note("stopping" + ("" if keep else ", containers too") + " (Ctrl-C again: at once)")
+            cause = f" on {signal.Signals(asked[0]).name}" if asked else ""
+            console.note(f"stopping{cause}{'' if keep else ', containers too'} (Ctrl-C again: at once)")
             pressed = len(asked)
             installation.stop(lambda: len(asked) > max(pressed, 1))
             place.leave()
