@@ -18,7 +18,7 @@ from typing import Final
 from titus_celery.cli import console, jobfile
 from titus_celery.cli.follow import Follower
 from titus_celery.cli.temporary import temporary_installation
-from titus_celery.cli.watch import watch
+from titus_celery.cli.watch import INTERRUPTED, watch
 from titus_celery.client import TitusClient
 from titus_celery.errors import TitusError
 
@@ -52,6 +52,9 @@ def main() -> int:
 if __name__ == "__main__":
     try:
         sys.exit(main())
+    except KeyboardInterrupt:
+        # While it started or stopped; in between Ctrl-C ends the job.
+        sys.exit(INTERRUPTED)
     except TitusError as error:
         console.complain(str(error))
         sys.exit(1)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
+from titus_celery.adapters.background_queue import BackgroundQueue
 from titus_celery.adapters.celery_app import App, make_app
 from titus_celery.adapters.celery_queue import CeleryQueue
 from titus_celery.adapters.docker_executor import DockerExecutor
@@ -22,15 +23,26 @@ from titus_celery.adapters.system import SystemClock, SystemIds
 from titus_celery.core.lifecycle import Spans
 from titus_celery.core.model import Agent, AgentId, Capacity
 from titus_celery.core.validation import Limits
-from titus_celery.ports import ChangeLog, Outputs, Records
-from titus_celery.service.agent import AgentLife, Periods
+from titus_celery.errors import SettingsError
+from titus_celery.ports import ChangeLog, Outputs, Queue, Records
+from titus_celery.service.agent import AgentLife, Periods, namesake
 from titus_celery.service.change import WritePath
 from titus_celery.service.jobs import Jobs
 from titus_celery.service.runs import Runs
 from titus_celery.service.sweep import WAKE_FLAG, Sweep, Timer
 from titus_celery.settings import Settings
 
-__all__ = ["AgentParts", "ControlParts", "GatewayParts", "agent", "control", "gateway", "process_settings"]
+__all__ = [
+    "AgentParts",
+    "ControlParts",
+    "GatewayParts",
+    "agent",
+    "check_store",
+    "control",
+    "gateway",
+    "process_app",
+    "process_settings",
+]
 
 #: Before the first renewal nothing is known of an agent's lease.
 _NEVER: Final = datetime.fromtimestamp(0, UTC)
@@ -79,15 +91,22 @@ class _Base:
     keyspace: RedisKeyspace
     records: RecordStore
     leases: LeaseStore
-    queue: CeleryQueue
+    queue: Queue
     writes: WritePath
 
 
-def _base(settings: Settings, app: App) -> _Base:
+def check_store(settings: Settings) -> None:
+    """SettingsError if the server cannot be the store, StoreUnavailable if it does not answer."""
+    RedisKeyspace(settings.redis_url, settings.namespace).check_server()
+
+
+def _base(settings: Settings, app: App, *, is_hurried: bool = False) -> _Base:
     keyspace = RedisKeyspace(settings.redis_url, settings.namespace)
     records = RecordStore(keyspace)
     leases = LeaseStore(keyspace)
-    queue = CeleryQueue(app, leases, WAKE_FLAG)
+    queue: Queue = CeleryQueue(app, leases, WAKE_FLAG)
+    if is_hurried:
+        queue = BackgroundQueue(queue)
     return _Base(keyspace, records, leases, queue, WritePath(records, queue))
 
 
@@ -97,7 +116,8 @@ def _spans(settings: Settings) -> Spans:
 
 def gateway(settings: Settings, app: App) -> GatewayParts:
     """The parts of a gateway."""
-    base = _base(settings, app)
+    # A reply tells what is stored; it does not wait for the broker.
+    base = _base(settings, app, is_hurried=True)
     limits = Limits(
         runtime_default=settings.runtime_limit_default,
         runtime_max=settings.runtime_limit_max,
@@ -145,6 +165,12 @@ def agent(settings: Settings, app: App, agent_id: str) -> AgentParts:
         lease_until=_NEVER,
         proved_at=_NEVER,
     )
+    registry = AgentStore(base.keyspace)
+    if (other := namesake(me, *registry.agents())) is not None:
+        raise SettingsError(
+            f"queue titus.agent.{me.id}",
+            f"an agent of this name lives on another engine, host {other.host}; choose another name",
+        )
     installation = base.records.installation()
     runs = Runs(
         agent_id=me.id,
@@ -160,7 +186,7 @@ def agent(settings: Settings, app: App, agent_id: str) -> AgentParts:
         agent=me,
         installation=installation,
         records=base.records,
-        registry=AgentStore(base.keyspace),
+        registry=registry,
         queue=base.queue,
         executor=executor,
         runs=runs,

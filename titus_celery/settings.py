@@ -47,7 +47,7 @@ class Settings:
     namespace: str = "titus"
     #: Where the gateway listens. Loopback unless you decide otherwise: there is no authentication yet.
     listen: str = "127.0.0.1:7104"
-    #: This agent's id. Empty: the engine's name and the place number.
+    #: The id of the agent that `titus agent` starts. Empty: the host's name.
     agent_id: str = ""
     #: The named queues this agent serves.
     queues: tuple[str, ...] = ("default",)

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import json
-import threading
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 from urllib.error import HTTPError
 
 import pytest
 
+from tests.e2e.events import celery_events, told_of
 from tests.e2e.installation import Installation
 from tests.e2e.jobs import job, shell
 from tests.e2e.processes import until
-from titus_celery.adapters.celery_app import make_app
-from titus_celery.settings import Settings
 
 pytestmark = pytest.mark.e2e
 
@@ -51,31 +47,6 @@ def shown(shared: Installation, task_id: str, state: str) -> dict[str, Any]:
     found = until(look, f"Flower shows {task_id} as {state}", FLOWER_START)
     assert found is not None
     return found
-
-
-@contextmanager
-def celery_events(shared: Installation) -> Iterator[list[dict[str, Any]]]:
-    """What Celery tells while the block runs, in the order of its coming."""
-    env = {name: value for name, value in shared.settings.items() if name.startswith("TITUS_")}
-    app = make_app(Settings.from_env(env))
-    heard: list[dict[str, Any]] = []
-    with app.connection_for_read() as connection:
-        receiver = app.events.Receiver(connection, handlers={"*": heard.append})
-        # It asks the workers for a sign of life, so that the first event tells that it listens.
-        reader = threading.Thread(target=receiver.capture, daemon=True)
-        reader.start()
-        try:
-            until(lambda: heard, "events are heard")
-            yield heard
-        finally:
-            receiver.should_stop = True
-            reader.join(10)
-    app.close()
-
-
-def told_of(heard: list[dict[str, Any]], task_id: str) -> list[str]:
-    """The types of the events about one task."""
-    return [event["type"] for event in heard if event.get("uuid") == task_id]
 
 
 def test_celery_tells_every_state_of_a_run_in_order_under_the_task_id(shared: Installation) -> None:

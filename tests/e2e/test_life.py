@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ from titus_celery.grpc.proto import titus_job_api_pb2 as pb
 
 pytestmark = pytest.mark.e2e
 
+#: An ended container goes at once, long before the agent's next look for containers to be cleared away.
+SOON = timedelta(seconds=10)
 LIFE = ["QUEUED", "DISPATCHED", "STARTING", "RUNNING", "FINISHED"]
 
 
@@ -68,7 +71,7 @@ def test_a_finished_job_reads_the_same_through_every_method(shared: Installation
         assert task.taskContext["agent.host"]
         assert shared.output(task.id) == "42\n"
     assert job_id not in [each.id for each in shared.client.ls()]
-    until(lambda: not shared.engine.containers(shared.label), "the containers are gone")
+    until(lambda: not shared.engine.containers(shared.label), "the containers are gone", SOON)
 
 
 def test_the_container_is_what_the_job_asked_for(shared: Installation) -> None:
@@ -104,7 +107,7 @@ def test_the_container_is_what_the_job_asked_for(shared: Installation) -> None:
     assert task.taskContext["task.ip"] == container["NetworkSettings"]["IPAddress"]
     shared.client.kill(job_id)
     shared.over(job_id)
-    until(lambda: shared.engine.container(task_id) is None, "the container is gone")
+    until(lambda: shared.engine.container(task_id) is None, "the container is gone", SOON)
 
 
 def test_output_is_followed_while_the_container_writes(shared: Installation) -> None:

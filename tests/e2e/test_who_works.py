@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.events import celery_events, told_of
 from tests.e2e.installation import installed
 from tests.e2e.jobs import at, delayed, job, shell, states
 from tests.e2e.processes import until
@@ -39,6 +40,22 @@ def test_without_its_agent_a_job_gets_as_far_as_the_order_and_no_further(tmp_pat
         assert [states(task.stateChanges)[2:] for task in found.tasks] == [
             ["STARTING", "RUNNING", "FINISHED"]
         ] * 2
+
+
+def test_a_run_that_its_agent_took_up_again_is_running_in_celery_too(tmp_path: Path) -> None:
+    with installed(tmp_path) as installation, celery_events(installation) as heard:
+        job_id = installation.client.submit(job(*shell("while ! [ -e /tmp/go ]; do sleep 0.1; done")))
+        task_id = f"{job_id}-0-1"
+        installation.reached(task_id, "RUNNING")
+        installation.processes["agent"].kill()
+        installation.start("agent")
+        until(lambda: told_of(heard, task_id).count("task-running") == 2, "it is told to run again")
+        installation.engine.touch(task_id, "/tmp/go")
+        assert installation.over(job_id).jobState.state == pb.FINISHED
+        until(lambda: "task-succeeded" in told_of(heard, task_id), "its end is told")
+        # It was neither ordered nor started a second time.
+        told = told_of(heard, task_id)
+        assert told.count("task-dispatched") == told.count("task-starting") == 1
 
 
 def test_without_control_a_job_stays_queued_and_goes_on_when_it_is_back(tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ def test_a_task_says_when_its_reason_to_wait_changes() -> None:
     world.sweep()
     assert world.why(one) == "waiting: 1 agent serves queue default: 1 lacks a live lease"
     world.sleep(20.001, beating=False)
+    host.restart()
     host.life.renew()
     world.sweep()
     assert world.why(one) == "waiting: 1 agent serves queue default: 1 lacks a consumer that answers"
@@ -59,6 +60,11 @@ def test_an_agent_that_left_gets_nothing_more() -> None:
     id = world.create()
     world.sweep()
     assert world.states(id) == {"0-1": "QUEUED"}
+    # A renewal that was under way when it left takes nothing back; its next start does.
+    host.beat()
+    world.sweep()
+    assert world.states(id) == {"0-1": "QUEUED"}
+    host.restart()
     host.beat()
     world.sweep()
     assert world.states(id) == {"0-1": "DISPATCHED"}

@@ -97,6 +97,8 @@ class Store(RecordStore):
 
     #: Called with each change that is about to be committed; may commit others, or raise.
     before_commit: Callable[[Change], None] | None = None
+    #: Called with each change that was committed; may raise, as when the answer gets lost.
+    after_commit: Callable[[Change], None] | None = None
     #: Called before each task is read; may raise.
     before_read: Callable[[], None] | None = None
     #: A dead process neither reads nor writes any more.
@@ -122,6 +124,8 @@ class Store(RecordStore):
             finally:
                 self._is_at_the_door = False
         super().commit(change)
+        if self.after_commit is not None:
+            self.after_commit(change)
 
 
 class SameIds:
@@ -311,8 +315,12 @@ class World:
         return self.jobs.create(descriptor or a_job(), ANN)
 
     def sleep(self, seconds: float, *, beating: bool = True) -> None:
-        """Let so much time pass; agents keep their leases meanwhile unless told otherwise."""
-        self.now += timedelta(seconds=seconds)
+        """Let so much time pass; control's timer asks the store, and agents keep their leases meanwhile."""
+        left = timedelta(seconds=seconds)
+        while left > timedelta(0):
+            step = min(left, timedelta(seconds=1))
+            self.now, left = self.now + step, left - step
+            self.control.saw_store(self.now)
         if beating:
             for place in self.hosts.values():
                 place.beat()

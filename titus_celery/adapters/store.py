@@ -15,7 +15,6 @@ from titus_celery.adapters.keyspace import (
     Kind,
     SetRemoveIf,
     TextSet,
-    from_ms,
     to_ms,
 )
 from titus_celery.adapters.layout import plan
@@ -27,6 +26,9 @@ from titus_celery.errors import Conflict, NotFound, PositionLost, StoreCorrupt
 from titus_celery.ports import Ids, Position, TaskView
 
 __all__ = ["RecordStore", "read_views"]
+
+#: Deadlines looked through for the first whose kind is known: a later release may have armed others.
+_NEXT_LOOK: Final = 100
 
 _POSITION: Final = re.compile(r"[0-9]{1,15}-[0-9]{1,15}")
 
@@ -109,8 +111,9 @@ class RecordStore:
 
     def next_due(self) -> datetime | None:
         """When the earliest deadline is due, if there is one."""
-        members, _ = self._keyspace.members(self._keys.deadlines, 0, 1)
-        return from_ms(members[0][1]) if members else None
+        members, _ = self._keyspace.members(self._keys.deadlines, 0, _NEXT_LOOK)
+        known = (deadline for member in members if (deadline := deadline_of(*member)))
+        return next((deadline.due for deadline in known), None)
 
     def disarm(self, deadline: Deadline) -> None:
         """Remove a deadline unless it was moved meanwhile."""

@@ -36,6 +36,7 @@ class LeasedScheduler(Scheduler):  # type: ignore[misc]
         self._leases = LeaseStore(RedisKeyspace(self._settings.redis_url, self._settings.namespace))
         self._holder = f"{socket.gethostname()}:{os.getpid()}"
         self._leads = False
+        self._is_away = False
         super().__init__(*args, **kwargs)
 
     def setup_schedule(self) -> None:
@@ -46,8 +47,11 @@ class LeasedScheduler(Scheduler):  # type: ignore[misc]
         """Tick if this beat leads; seconds until it wants to be asked again."""
         try:
             leads = self._leases.hold(BEAT_LEASE, self._holder, self._settings.beat_lease)
+            self._is_away = False
         except Unavailable as error:
-            _log.warning("not ticking: %s", error)
+            if not self._is_away:
+                _log.warning("not ticking until the store is back: %s", error)
+            self._is_away = True
             leads = False
         if leads != self._leads:
             _log.info("this beat %s", "leads" if leads else "follows")

@@ -28,11 +28,17 @@ READY: Final = "ready"
 LAST: Final = "try"
 #: How long everything may take to become ready.
 START_WITHIN: Final = timedelta(seconds=90)
+#: What can be listened on, and 0.
+PORT: Final = click.IntRange(0, 65_535)
 
 
 @click.command()
-@click.option("--port", default=7104, show_default=True, help="The API's port on loopback; 0: any free one.")
-@click.option("--flower-port", default=FLOWER_PORT, show_default=True, help="Flower's port; 0: any free one.")
+@click.option(
+    "--port", type=PORT, default=7104, show_default=True, help="The API's port on loopback; 0: any free one."
+)
+@click.option(
+    "--flower-port", type=PORT, default=FLOWER_PORT, show_default=True, help="Flower's port; 0: any free one."
+)
 @click.option("--no-flower", is_flag=True, help="Do without Flower.")
 @click.option(
     "--state-dir",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Final
 
 from titus_celery.cli.lines import Lines
 from titus_celery.cli.verdict import Verdict, of_end, of_slots
@@ -19,6 +20,10 @@ from titus_celery.grpc.proto import titus_celery_v1_pb2 as v1
 from titus_celery.grpc.proto import titus_job_api_pb2 as pb
 
 __all__ = ["Ask", "Follower", "Say", "Step", "Summary", "Tail", "Write"]
+
+#: How often the output of one run may fail to be read. Its end comes with it and decides the exit
+#: code, so one failure, which may be about the moment, is not the last word.
+TRIES_MAX: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +43,10 @@ class Write:
 
 @dataclass(frozen=True, slots=True)
 class Tail:
-    """Wish: read this task's output from its first byte."""
+    """Wish: read this task's output from this byte on."""
 
     task_id: str
+    offset: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +70,9 @@ class _Run:
     unsaid: list[Say] = field(default_factory=list)
     host: str = ""
     is_read: bool = False
+    #: How often its output could not be read, and from which byte on it was not.
+    failures: int = 0
+    offset: int = 0
     is_over: bool = False
     end: v1.End | None = None
     lines: dict[int, Lines] = field(default_factory=dict)
@@ -151,8 +160,10 @@ class Follower:
         run = self._by_id[task_id]
         match item.WhichOneof("item"):
             case "output":
+                run.offset = item.output.offset + len(item.output.data)
                 return self._write(run, item.output.source, item.output.data)
             case "gap":
+                run.offset = item.gap.end
                 size = item.gap.end - item.gap.start
                 return [Say(f"{self._name(run)}: {size:,} bytes of its output are no longer kept")]
             case "end":
@@ -160,9 +171,14 @@ class Follower:
         return []
 
     def not_tailed(self, task_id: str, why: str) -> list[Step]:
-        """The output of a task cannot be read: *why*."""
+        """The output of a task cannot be read: *why*. Once it has ended it is tried once more."""
         run = self._by_id[task_id]
-        return [Say(f"{self._name(run)}: {why}"), *self._over(run, None)]
+        run.failures += 1
+        said = Say(f"{self._name(run)}: {why}")
+        if run.failures >= TRIES_MAX:
+            return [said, *self._over(run, None)]
+        run.is_read = False
+        return [said, *self._reads(run.slot)]
 
     def _describe(self, descriptor: pb.JobDescriptor) -> None:
         self._desired = descriptor.batch.instances.desired
@@ -200,10 +216,11 @@ class Follower:
             yield from run.unsaid
             run.unsaid.clear()
             # A run that has a successor is over, even if its own end was missed.
-            has_begun = run.state >= State.STARTING or attempt < newest or self._is_settled
-            if has_begun and not run.is_read:
+            has_ended = run.state.is_final or attempt < newest or self._is_settled
+            has_begun = run.state >= State.STARTING or has_ended
+            if (has_ended if run.failures else has_begun) and not run.is_read:
                 run.is_read = True
-                yield Tail(run.id)
+                yield Tail(run.id, run.offset)
             return
 
     def _all_reads(self) -> Iterator[Step]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from titus_celery.cli import console
-from titus_celery.cli.options import connect, with_server
+from titus_celery.cli.options import connect, given, with_server
 
 if TYPE_CHECKING:
     from titus_celery.client import TitusClient
@@ -16,11 +16,13 @@ __all__ = ["kill"]
 
 
 @click.command()
-@click.argument("ids", nargs=-1, required=True, metavar="ID...")
+@click.argument("ids", nargs=-1, required=True, metavar="ID...", callback=given)
 @click.option("--wait", is_flag=True, help="Return when it has ended.")
 @with_server
 def kill(ids: tuple[str, ...], wait: bool, server: str, owner: str) -> None:
-    """End each job or task ID; the beginning of a live job's id is enough.
+    """End each job or task ID.
+
+    The beginning of a live job's id is enough. A job that is over and a task need the whole id.
 
     The wish is on record when this returns; with --wait, the containers are gone too. The first id
     that cannot be ended stops it.

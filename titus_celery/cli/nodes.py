@@ -69,6 +69,8 @@ def documents(content: str, name: str) -> list[Node]:
         raise FileInvalid(where, f"this is not valid YAML: {why}") from error
     except yaml.YAMLError as error:
         raise FileInvalid(name, f"this is not valid YAML: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise FileInvalid(name, "it is nested more deeply than any job is") from error
 
 
 def entries(node: Node, file: str, what: str) -> dict[str, tuple[ScalarNode, Node]]:

@@ -12,7 +12,7 @@ import click
 if TYPE_CHECKING:
     from titus_celery.client import TitusClient
 
-__all__ = ["as_json", "connect", "with_server"]
+__all__ = ["as_json", "connect", "given", "with_server"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -33,7 +33,7 @@ def with_server(function: F) -> F:
         default=_me,
         show_default="USER@HOST",
         metavar="EMAIL",
-        callback=_ascii,
+        callback=_email,
         help="Who you are (or TITUS_OWNER).",
     )
     return server(owner(function))
@@ -68,7 +68,17 @@ def _me() -> str:
     return f"{user}@{socket.gethostname()}"
 
 
-def _ascii(ctx: click.Context, param: click.Parameter, value: str) -> str:
-    if not (value.isascii() and value.isprintable() and value.strip()):
-        raise click.BadParameter("must be an e-mail address of plain ASCII characters")
+def given(ctx: click.Context, param: click.Parameter, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    """The id or ids of an argument, none of which may be empty (as an unset shell variable is)."""
+    if not all(id.strip() for id in ([value] if isinstance(value, str) else value)):
+        raise click.BadParameter("an id is empty")
+    return value
+
+
+def _email(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    name, _, host = value.strip().partition("@")
+    if not (value.isascii() and value.isprintable() and name and host):
+        raise click.BadParameter(
+            "must be an e-mail address of plain ASCII characters, such as ann@example.com"
+        )
     return value

@@ -5,15 +5,19 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import socket
 from contextlib import closing
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 from titus_celery.adapters.system import SystemIds
 from titus_celery.cli.console import Fault
 
 __all__ = ["Place", "claim_port"]
+
+#: What an agent-id file holds: printable ASCII without blanks, and the end of the line.
+_ID: Final = re.compile(rb"([!-~]+)\s*")
 
 
 class Place:
@@ -59,9 +63,18 @@ class Place:
     def agent_id(self) -> str:
         """The id of this directory's agent, the same at every start, so that it adopts its containers."""
         path = self.directory / "agent-id"
-        if not path.exists():
-            path.write_text(f"dev-{SystemIds().new()[:8]}\n")
-        return path.read_text().strip()
+        found = _ID.fullmatch(path.read_bytes()) if path.exists() else None
+        if found is not None:
+            return found[1].decode()
+        # What a crash left of it is no id. In place at once or not at all, so that none is left again.
+        id = f"dev-{SystemIds().new()[:8]}"
+        fresh = self.directory / "agent-id.new"
+        with open(fresh, "w") as file:
+            file.write(f"{id}\n")
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+        return id
 
 
 def claim_port(port: int, option: str) -> int:

@@ -163,7 +163,9 @@ def beat(redis_url: str | None) -> None:
 
 @click.command()
 @click.option("--address", default="127.0.0.1", show_default=True, help="Where to listen.")
-@click.option("--port", default=FLOWER_PORT, show_default=True, help="Where to listen.")
+@click.option(
+    "--port", type=click.IntRange(1, 65_535), default=FLOWER_PORT, show_default=True, help="Where to listen."
+)
 @_redis_url
 def flower(address: str, port: int, redis_url: str | None) -> None:
     """Run Flower: `celery -A titus_celery flower`."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from titus_celery.cli import console
-from titus_celery.cli.options import as_json, connect, with_server
+from titus_celery.cli.options import as_json, connect, given, with_server
 
 if TYPE_CHECKING:
     from titus_celery.grpc.proto import titus_job_api_pb2 as pb
@@ -18,11 +18,14 @@ __all__ = ["show"]
 
 
 @click.command()
-@click.argument("id")
+@click.argument("id", callback=given)
 @as_json
 @with_server
 def show(id: str, form: str, server: str, owner: str) -> None:
-    """Show the job or the task ID; the beginning of a live job's id is enough."""
+    """Show the job or the task ID, live or finished.
+
+    The beginning of a live job's id is enough. A job that is over and a task need the whole id.
+    """
     from titus_celery.cli import pages
     from titus_celery.cli.lookup import look_up
     from titus_celery.grpc.proto import titus_job_api_pb2 as pb

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 import click
 
 from titus_celery.cli import console
+from titus_celery.cli.console import Fault
 from titus_celery.cli.options import connect, with_server
 
 if TYPE_CHECKING:
+    from titus_celery.client import TitusClient
     from titus_celery.grpc.proto import titus_job_api_pb2 as pb
 
 __all__ = ["submit"]
 
 #: Bytes. A job is a few lines; what is larger is another kind of file.
 FILE_MAX: Final = 4 * 1024 * 1024
+#: Statuses of a call that may have been carried out all the same.
+_UNSURE: Final = frozenset({"CANCELLED", "DEADLINE_EXCEEDED", "UNAVAILABLE", "UNKNOWN"})
 
 
 @click.command()
@@ -39,16 +44,41 @@ def submit(
       instances: 3
       retries: 2
       timeout: 10m
+
+    Nothing is submitted if one document is wrong. If the server refuses one, those before it stay
+    submitted, and it is said which. --wait and --follow go through several jobs one after another,
+    so of output that the server keeps only for a while (after the end of a task) some may be gone.
     """
     descriptors = _read(file)
-    ids = []
     with connect(server, owner) as client:
-        for descriptor in descriptors:
-            ids.append(client.submit(descriptor))
-            click.echo(ids[-1])
+        ids = _submitted(client, descriptors)
     if not (wait or follow):
         return
     ctx.exit(next(filter(None, [_watched(each, follow, quiet, server, owner) for each in ids]), 0))
+
+
+def _submitted(client: TitusClient, descriptors: Sequence[pb.JobDescriptor]) -> list[str]:
+    """The ids of the jobs, printed as they come. Fault says how far it came when one fails."""
+    from titus_celery.client import CallFailed
+
+    ids: list[str] = []
+    for number, descriptor in enumerate(descriptors, 1):
+        try:
+            ids.append(client.submit(descriptor))
+        except CallFailed as error:
+            if len(descriptors) == 1:
+                raise
+            done = ", ".join(f"document {at} is job {id}" for at, id in enumerate(ids, 1))
+            left = [f"document {at}" for at in range(number, len(descriptors) + 1)]
+            if error.status in _UNSURE:
+                left[0] += " (or it was, and the answer was lost: see `titus ls`)"
+            raise Fault(
+                f"document {number} of {len(descriptors)}: {error}",
+                f"submitted: {done or 'none'}",
+                f"not submitted: {', '.join(left)}",
+            ) from error
+        click.echo(ids[-1])
+    return ids
 
 
 def _read(file: BinaryIO) -> list[pb.JobDescriptor]:

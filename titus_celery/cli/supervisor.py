@@ -95,7 +95,9 @@ class Child:
     def stop(self) -> None:
         """Tell it to end; `gone` says when it has."""
         if self._process is not None:
-            self._process.send_signal(signal.SIGTERM)
+            # Popen's own way would reap it first if it has ended, which is for `gone` to do.
+            with suppress(ProcessLookupError):
+                os.kill(self._process.pid, signal.SIGTERM)
 
     def gone(self) -> bool:
         """Whether it has ended, its own children too."""
@@ -125,7 +127,11 @@ class Child:
         assert self._process is not None
         # Seen but not reaped: its id stays its own until its group has been dealt with.
         flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
-        return os.waitid(os.P_PID, self._process.pid, flags) is not None
+        try:
+            return os.waitid(os.P_PID, self._process.pid, flags) is not None
+        except ChildProcessError:
+            # Somebody else reaped it.
+            return True
 
     def _reap(self) -> int:
         assert self._process is not None

@@ -40,6 +40,11 @@ def temporary_installation(options: Sequence[str] = ()) -> Iterator[str]:
     )
     try:
         yield _address(process)
+    except KeyboardInterrupt:
+        # Whoever ends it has no question that the logs would answer.
+        _stop(process)
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
     except BaseException:
         _stop(process)
         logs = directory / "logs"
@@ -66,5 +71,12 @@ def _address(process: subprocess.Popen[str]) -> str:
 
 
 def _stop(process: subprocess.Popen[str]) -> None:
-    process.send_signal(signal.SIGINT)
-    process.communicate()
+    """Stop it and wait; each Ctrl-C meanwhile is passed on, and means the same as there: at once."""
+    while True:
+        # TERM and not INT: a Python that only just starts obeys it without a traceback.
+        process.terminate()
+        try:
+            process.communicate()
+        except KeyboardInterrupt:
+            continue
+        return

@@ -7,7 +7,6 @@ written in the thread that called `watch`.
 from __future__ import annotations
 
 import signal
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from typing import Final
 
 from titus_celery.cli import console
 from titus_celery.cli.follow import Ask, Follower, Say, Step, Tail, Write
+from titus_celery.cli.outlet import Outlet
 from titus_celery.client import CallFailed, Disconnected, Reconnected, TitusClient
 from titus_celery.grpc.proto import titus_celery_v1_pb2 as v1
 from titus_celery.grpc.proto import titus_job_api_pb2 as pb
@@ -27,9 +27,12 @@ __all__ = ["INTERRUPTED", "watch"]
 #: What a shell shows for a program that Ctrl-C ended.
 INTERRUPTED: Final = 130
 
-#: Streams read at once, each by a thread. Of a larger job, the output of the tasks beyond comes when
-#: others have ended; the server keeps it until then.
-STREAMS_MAX: Final = 256
+#: Tasks whose output is read at once, each by a thread; a server offers a few times as many to all of
+#: its clients. Of a larger job, the output of the tasks beyond comes when others have ended; the
+#: server keeps it until then.
+STREAMS_MAX: Final = 64
+#: Threads for the job itself: its stream, the wish to end it, and the question how it ended.
+CALLS_MAX: Final = 3
 
 _Event = Callable[[], Iterable[Step]]
 
@@ -54,9 +57,12 @@ class _Watcher:
         self._client = client
         self._job_id = job_id
         self._follower = follower
-        self._note = note
+        self._outlet = Outlet(note)
+        self._note = self._outlet.note
         self._events: SimpleQueue[_Event] = SimpleQueue()
-        self._pool = ThreadPoolExecutor(STREAMS_MAX + 2, thread_name_prefix="stream")
+        # Apart, so that neither Ctrl-C nor the job's end waits for an output stream to end.
+        self._pool = ThreadPoolExecutor(CALLS_MAX, thread_name_prefix="job")
+        self._tails = ThreadPoolExecutor(STREAMS_MAX, thread_name_prefix="tail")
         self._interrupts = 0
         self._is_away = False
 
@@ -74,10 +80,15 @@ class _Watcher:
         except BrokenPipeError:
             self._note(f"nobody reads the output any more; job {self._job_id} goes on")
             raise
+        except CallFailed:
+            # It is told by whoever catches it.
+            self._outlet.end_line()
+            raise
         finally:
             # Ends the streams, and with them the threads that read them.
             self._client.close()
-            self._pool.shutdown(wait=False, cancel_futures=True)
+            for pool in (self._pool, self._tails):
+                pool.shutdown(wait=False, cancel_futures=True)
         if self._interrupts:
             return INTERRUPTED
         verdict = self._follower.verdict
@@ -90,11 +101,9 @@ class _Watcher:
             case Say(text):
                 self._note(text)
             case Write(source, data):
-                stream = sys.stderr if source == v1.STDERR else sys.stdout
-                stream.buffer.write(data)
-                stream.buffer.flush()
-            case Tail(task_id):
-                self._pool.submit(self._tail, task_id)
+                self._outlet.write(data, is_error=source == v1.STDERR)
+            case Tail(task_id, offset):
+                self._tails.submit(self._tail, task_id, offset)
             case Ask():
                 self._pool.submit(self._ask)
 
@@ -122,9 +131,9 @@ class _Watcher:
             self._note("the server is back")
         return []
 
-    def _tail(self, task_id: str) -> None:
+    def _tail(self, task_id: str, offset: int) -> None:
         try:
-            for item in self._client.tail(task_id):
+            for item in self._client.tail(task_id, offset):
                 if isinstance(item, v1.TailTaskItem):
                     self._events.put(partial(self._follower.tailed, task_id, item))
                 elif isinstance(item, Reconnected):

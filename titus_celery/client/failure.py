@@ -17,12 +17,19 @@ _HINTS: Final[Mapping[str, str]] = {
     "INTERNAL": "this is a fault of the server; its log has the details",
     "INVALID_ARGUMENT": "correct the request and send it again",
     "RESOURCE_EXHAUSTED": "try again later",
-    "UNIMPLEMENTED": "the server may be of another release; use a server and a client of the same one",
+    "UNIMPLEMENTED": "this server does not offer it",
 }
 
 #: How the gRPC library words a failure to reach anybody. Its wording is not a contract: if it changes,
 #: the message is less helpful and nothing else happens.
-_NOBODY_THERE: Final = ("failed to connect", "DNS resolution failed", "Socket closed", "keepalive watchdog")
+_NOBODY_THERE: Final = (
+    "failed to connect",
+    "DNS resolution failed",
+    "errors resolving",
+    "address lookup failed",
+    "Socket closed",
+    "keepalive watchdog",
+)
 
 
 class CallFailed(TitusError):

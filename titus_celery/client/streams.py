@@ -18,8 +18,14 @@ from titus_celery.client.failure import CallFailed, describe
 __all__ = ["BROKEN", "Disconnected", "OpenStream", "Outage", "Pause", "Reconnected", "resumed"]
 
 #: Statuses with which a stream ends that may simply be opened again. The server closes one whose
-#: reader is too slow with RESOURCE_EXHAUSTED, and those it had when it shuts down with CANCELLED.
-BROKEN: Final = frozenset({"UNAVAILABLE", "RESOURCE_EXHAUSTED", "CANCELLED"})
+#: reader is too slow with RESOURCE_EXHAUSTED, one that it can no longer continue with OUT_OF_RANGE,
+#: and those it had when it shuts down with CANCELLED.
+BROKEN: Final = frozenset({"UNAVAILABLE", "RESOURCE_EXHAUSTED", "OUT_OF_RANGE", "CANCELLED"})
+
+#: The server is there, and has no room for this stream.
+BUSY: Final = "RESOURCE_EXHAUSTED"
+#: Wait before a server that had no room is asked again.
+BUSY_DELAY: Final = timedelta(milliseconds=750)
 
 #: Wait before the first new attempt; each further one doubles it.
 DELAY_FIRST: Final = timedelta(milliseconds=100)
@@ -34,7 +40,7 @@ SETTLED_AFTER: Final = timedelta(seconds=5)
 
 @dataclass(frozen=True, slots=True)
 class Disconnected:
-    """The server is away, said once per outage; it is tried again."""
+    """The server is away, or has no room for the stream; said once per outage, and tried again."""
 
     why: str
 
@@ -96,6 +102,11 @@ class Outage:
         self._tries += 1
         return delay
 
+    def busy(self, now: timedelta) -> timedelta:
+        """How long to wait for a server that had no room; it answered, so patience begins anew."""
+        self._since, self._tries = now, 0
+        return BUSY_DELAY
+
 
 def resumed(
     opener: Callable[[], OpenStream[M]],
@@ -108,6 +119,7 @@ def resumed(
 
     *opener* is called again for each connection, so it decides where to go on. What *refuse* makes
     of status and message is raised for a refusal, and when the server stayed away for *patience*.
+    A server that has no room is waited for without a limit.
     """
     outage = Outage(patience)
     while True:
@@ -132,7 +144,8 @@ def resumed(
         if status not in BROKEN:
             raise refuse(status, why)
         known = outage.lasts
-        delay = outage.failed(opened, pause.now())
+        now = pause.now()
+        delay = outage.busy(now) if status == BUSY else outage.failed(opened, now)
         if delay is None:
             raise refuse(status, why)
         if not known:

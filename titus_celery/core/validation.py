@@ -14,7 +14,16 @@ from datetime import timedelta
 from typing import Final
 
 from titus_celery.core import resources
-from titus_celery.core.model import Caller, Constraints, Container, Image, JobDescriptor, Owner, RetryPolicy
+from titus_celery.core.model import (
+    Caller,
+    Constraints,
+    Container,
+    Image,
+    JobDescriptor,
+    JobGroup,
+    Owner,
+    RetryPolicy,
+)
 from titus_celery.errors import Unsupported, Violation
 
 __all__ = ["Limits", "check", "command_of", "effective"]
@@ -29,6 +38,12 @@ COMMAND_BYTES_MAX: Final = 16 * 1024
 MEMORY_MIN: Final = 6 * 2**20
 #: The engine cannot grant less than a hundredth of a core.
 CPU_MILLIS_MIN: Final = 10
+
+#: All keys and values of one map of texts; every transition of a task reads its job, so this is
+#: part of what each costs.
+MAP_BYTES_MAX: Final = 32 * 1024
+#: Names are shown in tables and searched for.
+NAME_CHARACTERS_MAX: Final = 256
 
 _MEGA: Final = 1_000_000
 _LABEL_RESERVED: Final = "titus"
@@ -79,6 +94,7 @@ def check(job: JobDescriptor, limits: Limits) -> list[Violation]:
     """
     found = [
         *_owner(job.owner),
+        *_names(job),
         *_labels(job.labels),
         *_batch(job, limits),
         *(
@@ -123,7 +139,30 @@ def _owner(owner: Owner) -> Iterator[Violation]:
             yield Violation(field, f"{email!r} is not an e-mail address")
 
 
+def _names(job: JobDescriptor) -> Iterator[Violation]:
+    group = job.group or JobGroup()
+    for field, text in (
+        ("owner.ownerEmail", job.owner.owner_email),
+        ("owner.teamEmail", job.owner.team_email),
+        ("appName", job.app_name),
+        ("jobGroupInfo.stack", group.stack),
+        ("jobGroupInfo.detail", group.detail),
+        ("jobGroupInfo.sequence", group.sequence),
+    ):
+        if len(text) > NAME_CHARACTERS_MAX:
+            yield Violation(field, f"has {len(text)} characters; the most is {NAME_CHARACTERS_MAX}")
+        elif not text.isprintable():
+            yield Violation(field, "holds characters that cannot be shown")
+
+
+def _map(path: str, texts: Mapping[str, str]) -> Iterator[Violation]:
+    size = sum(len(key.encode()) + len(value.encode()) for key, value in texts.items())
+    if size > MAP_BYTES_MAX:
+        yield Violation(path, f"has {size} bytes; the most is {MAP_BYTES_MAX}")
+
+
 def _labels(labels: Mapping[str, str]) -> Iterator[Violation]:
+    yield from _map("labels", labels)
     for key in labels:
         if not key.strip():
             yield Violation("labels", "a label needs a name")
@@ -150,6 +189,8 @@ def _batch(job: JobDescriptor, limits: Limits) -> Iterator[Violation]:
 def _container(path: str, container: Container, limits: Limits) -> Iterator[Violation]:
     yield from _image(f"{path}.image", container.image)
     yield from _resources(f"{path}.resources", container.resources, limits)
+    yield from _map(f"{path}.resources", container.resources)
+    yield from _map(f"{path}.securityProfile", container.security_profile)
     yield from _texts(path, container)
     yield from _env(f"{path}.env", container.env)
     for key in container.parameters:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from typing import Final
 
 from titus_celery import bootstrap, log
-from titus_celery.errors import TitusError
+from titus_celery.errors import StoreUnavailable, TitusError
 from titus_celery.grpc.server import GatewayServices, serve, stop_on_signals
 from titus_celery.service.feed import Feed
 from titus_celery.service.tail import Tails
@@ -32,6 +33,11 @@ def main() -> int:
 
 async def _serve() -> None:
     settings = bootstrap.process_settings()
+    try:
+        bootstrap.check_store(settings)
+    except StoreUnavailable as error:
+        # It may come back, and until then UNAVAILABLE is a better answer than none.
+        logging.getLogger(__name__).warning("%s; TITUS_REDIS_URL says where it is", error)
     parts = bootstrap.gateway(settings, bootstrap.process_app())
     services = GatewayServices(
         jobs=parts.jobs, feed=Feed(parts.log), tails=Tails(parts.records, parts.outputs)

@@ -20,7 +20,7 @@ __all__ = ["TAILS_MAX", "TaskOutputs"]
 
 #: Tasks followed at once by one gateway. Each holds a thread and a connection to the store while
 #: it waits for output.
-TAILS_MAX: Final = 64
+TAILS_MAX: Final = 256
 #: Far past what any task writes, and far from where the store's numbers end.
 OFFSET_MAX: Final = 2**53
 

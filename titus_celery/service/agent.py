@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from titus_celery.core.decision import Prove
 from titus_celery.core.lifecycle import run_order
-from titus_celery.core.model import Agent
-from titus_celery.errors import NotFound, TitusError
+from titus_celery.core.model import Agent, TaskId
+from titus_celery.errors import NotFound, StoreCorrupt, TitusError
 from titus_celery.ports import AgentRegistry, Clock, Executor, Queue, Records, Seen
 from titus_celery.service.runs import Runs
 
-__all__ = ["AgentLife", "Periods"]
+__all__ = ["AgentLife", "Periods", "namesake"]
 
 #: Between two comparisons of containers and ledger.
 RECONCILE_PERIOD: Final = timedelta(seconds=30)
@@ -66,6 +67,7 @@ class AgentLife:
         self._periods = periods
         self._clock = clock
         self._images: Mapping[str, str] | None = None
+        self._has_left = threading.Event()
 
     def run(self, stop: threading.Event) -> None:
         """Live until *stop* is set; a store or engine that is away is waited for."""
@@ -87,6 +89,10 @@ class AgentLife:
     def renew(self) -> None:
         """Renew the lease, report images, and, if the engine answered, have the consumer prove itself."""
         self._agent = replace(self._agent, lease_until=self._registry.renew(self._agent, self._periods.lease))
+        if self._has_left.is_set():
+            # Left while we renewed: what was given up stays given up.
+            self._registry.leave(self._agent.id)
+            return
         self.report_images()
         self._queue.send(Prove(self._agent.id))
 
@@ -104,7 +110,8 @@ class AgentLife:
     def poll(self) -> None:
         """Look after every task carried here: the guarantee behind kill messages."""
         for id in self._runs.carried():
-            self._runs.look_after(id)
+            with _passed_over(id):
+                self._runs.look_after(id)
 
     def reconcile(self) -> None:
         """Adopt what is ours and not carried; remove containers that should not be."""
@@ -113,16 +120,20 @@ class AgentLife:
         carried = self._runs.carried()
         ours = {view.task.id: view for view in self._registry.tasks_on(self._agent.id)}
         for id, view in ours.items():
-            if id not in carried and view.task.dispatch is not None:
+            order = view.task.holds
+            # A namesake on another engine has containers that this engine cannot show.
+            if id not in carried and order is not None and order.engine_id == self._agent.engine_id:
                 _log.info("task %s: adopting it", id)
-                self._queue.send(run_order(view.job, view.task, view.task.dispatch, adopt=True))
+                self._queue.send(run_order(view.job, view.task, order, adopt=True))
         for seen in self._executor.seen(self._installation):
             # Those of other agents too: one that is gone for good cannot clean up after itself.
             if seen.task_id not in ours.keys() | carried:
-                self._judge(seen)
+                with _passed_over(seen.task_id):
+                    self._judge(seen)
 
     def leave(self) -> None:
-        """Give up the lease: nothing more is to be placed here."""
+        """Give up the lease, for good: nothing more is to be placed here."""
+        self._has_left.set()
         self._registry.leave(self._agent.id)
 
     def _judge(self, seen: Seen) -> None:
@@ -142,3 +153,21 @@ class AgentLife:
             duty()
         except TitusError as error:
             _log.warning("%s failed and is tried again: %s", duty.__name__, error)
+
+
+def namesake(me: Agent, agents: Sequence[Agent], now: datetime) -> Agent | None:
+    """An agent of the same id that is alive on another engine.
+
+    The two would share a queue, and each would take the other's containers for vanished.
+    """
+    same = (other for other in agents if other.id == me.id and other.engine_id != me.engine_id)
+    return next((other for other in same if other.lease_until > now), None)
+
+
+@contextmanager
+def _passed_over(id: TaskId) -> Iterator[None]:
+    """What is wrong with one task's record must not keep the agent from the others."""
+    try:
+        yield
+    except (NotFound, StoreCorrupt) as error:
+        _log.warning("task %s is passed over: %s", id, error)

@@ -96,7 +96,11 @@ class Runs:
                 return None
             self._watches[id] = watch
         try:
-            view = self._claim(id, number, adopt)
+            try:
+                view = self._claim(id, number, adopt)
+            except StoreUnavailable:
+                # It may have been committed all the same: then what stands there is our own claim.
+                view = self._insist(lambda: self._claim(id, number, True))
             return self._run(view, number, watch, announce) if view else None
         finally:
             watch.close()
@@ -183,7 +187,7 @@ class Runs:
         try:
             self._executor.create(self._order(view, number))
             # Killed while it was made: not started at all.
-            self.look_after(id)
+            self._insist(lambda: self.look_after(id))
             if watch.cause is not None:
                 return watch.cause, None
             started = self._executor.start(id)
@@ -198,13 +202,14 @@ class Runs:
                 id, lambda job, task, now: running(job, task, number, started.ip, now)
             )
         )
-        if decision.is_empty:
+        # A commit whose answer was lost looks like nothing to do, but then the record says RUNNING.
+        if decision.is_empty and not self._is_ours(self._insist(lambda: self._records.task(id)).task, number):
             _log.warning("task %s: started, but %s", id, decision.why)
             watch.end_for(Reason(Code.KILLED, "it was ended elsewhere"))
         else:
             announce(State.RUNNING)
         # Killed while it was started: the container is up, so it must go.
-        self.look_after(id)
+        self._insist(lambda: self.look_after(id))
         if watch.cause is not None:
             watch.end_for(watch.cause)
         return None
@@ -221,8 +226,10 @@ class Runs:
             exit, fault = self._wait(id)
         except EngineFault as error:
             return Reason(Code.LOST, str(error)), None
+        # Before the flush, which may take a while: what comes now did not end it.
+        cause = watch.over()
         watch.flush_output()
-        return _why(exit, watch.cause, fault), exit
+        return _why(exit, cause, fault), exit
 
     def _wait(self, id: TaskId) -> tuple[Exit | None, EngineFault | None]:
         """How the container ended, and the last fault of the engine while it ran."""

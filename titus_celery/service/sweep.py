@@ -49,6 +49,9 @@ QUEUE_LOOK_PERIOD: Final = timedelta(seconds=5)
 TOLD_MAX: Final = 100
 #: How long the timer sleeps at most; a deadline armed by another process is found by then.
 SLEEP_MAX: Final = timedelta(seconds=1)
+#: Ticks and the timer ask the store every second. A longer silence was an outage, in which agents
+#: could not renew either: that time does not count towards their being lost.
+STORE_GAP_MAX: Final = timedelta(seconds=5)
 #: Sleep after a sweep that failed, so that a broken store is not hammered.
 FAILED_SLEEP: Final = timedelta(seconds=1)
 
@@ -74,7 +77,8 @@ class Sweep:
         self._writes = writes
         self._spans = spans
         self._lost_after = lost_after
-        self._first_run: datetime | None = None
+        self._store_seen: datetime | None = None
+        self._store_since: datetime | None = None
         self._next_far_look: datetime | None = None
         self._wanted = threading.Event()
         self._running = threading.Lock()
@@ -92,11 +96,17 @@ class Sweep:
                 self._running.release()
                 self.passed.set()
 
+    def saw_store(self, now: datetime) -> None:
+        """The store answered at its *now*; a long silence before starts the patience with agents anew."""
+        if self._store_seen is None or now - self._store_seen > STORE_GAP_MAX:
+            self._store_since = now
+        self._store_seen = now
+
     def _once(self) -> None:
         # Lowered first: whoever commits from here on wakes us again.
         self._leases.lower_flag(WAKE_FLAG)
         now = self._records.now()
-        self._first_run = self._first_run or now
+        self.saw_store(now)
         faults: list[TitusError] = []
         self._act_on_due(now, faults)
         agents, now = self._registry.agents()
@@ -169,8 +179,8 @@ class Sweep:
 
     def _give_up_lost(self, agents: Sequence[Agent], now: datetime, faults: list[TitusError]) -> None:
         """Tasks of agents that were silent too long are lost (docs/semantics.md A8)."""
-        # An agent could not renew while the store was down, and we may have been down with it.
-        since = self._first_run or now
+        # An agent could not renew while the store was away, or all of us were suspended.
+        since = self._store_since or now
         for agent in agents:
             if now - max(agent.lease_until, since) < self._lost_after:
                 continue
@@ -250,8 +260,9 @@ class Timer:
                 stop.wait(FAILED_SLEEP.total_seconds())
 
     def _left(self) -> timedelta:
-        due = self._records.next_due()
-        return SLEEP_MAX if due is None else due - self._records.now()
+        due, now = self._records.next_due(), self._records.now()
+        self._sweep.saw_store(now)
+        return SLEEP_MAX if due is None else due - now
 
 
 @contextmanager

@@ -38,6 +38,7 @@ class Watch:
         self._grace = grace
         self._lock = threading.Lock()
         self._cause: Reason | None = None
+        self._is_over = False
         self._stopper: threading.Thread | None = None
         self._timer: threading.Timer | None = None
         self._pump: threading.Thread | None = None
@@ -52,6 +53,8 @@ class Watch:
     def end_for(self, reason: Reason) -> None:
         """Have the container stopped for *reason*; returns at once. Safe to repeat."""
         with self._lock:
+            if self._is_over:
+                return
             self._cause = self._cause or reason
             if self._closed.is_set() or (self._stopper and self._stopper.is_alive()):
                 return
@@ -81,6 +84,14 @@ class Watch:
             self._pump.join(FLUSH_PATIENCE.total_seconds())
             if self._pump.is_alive():
                 _log.warning("task %s: the last of its output was not stored in time", self._id)
+
+    def over(self) -> Reason | None:
+        """The container has ended: nothing that comes later is its cause. Why it was told to, if so."""
+        with self._lock:
+            self._is_over = True
+            if self._timer is not None:
+                self._timer.cancel()
+            return self._cause
 
     def close(self) -> None:
         """Nothing is done for this run any more."""

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from celery import current_app, shared_task
+from celery.exceptions import Ignore
 from celery.worker.control import control_command
 
 from titus_celery.adapters.celery_queue import PROVE, RUN_CONTAINER, STOP_TASK, announce
@@ -29,7 +30,8 @@ def run_container(
     tell = partial(announce, current_app, task_id=task_id, node=self.request.hostname)
     task = wired().agent.runs.carry(TaskId(task_id), dispatch, lambda state: tell(state), adopt=adopt)
     if task is None:
-        return {"state": "dropped"}
+        # A copy of an order: it must not end, in Celery's eyes, the run whose id it shares.
+        raise Ignore
     if task.state is State.FAILED:
         raise RunFailed(str(task.reason))
     return {"state": task.state.name, "exitCode": task.exit.code if task.exit else None}

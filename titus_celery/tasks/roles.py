@@ -19,7 +19,7 @@ from celery import signals
 from titus_celery import bootstrap, log
 from titus_celery.adapters.celery_app import CONTROL_QUEUE, is_agent_queue
 from titus_celery.adapters.celery_queue import agent_node
-from titus_celery.errors import TitusError, Unavailable
+from titus_celery.errors import StoreUnavailable, TitusError, Unavailable
 from titus_celery.service.agent import AgentLife
 from titus_celery.service.runs import Runs
 from titus_celery.tasks.wired import wire, wired
@@ -59,6 +59,7 @@ def _name_agents(instance: Any, options: Mapping[str, Any], **_: Any) -> None:
 def _take_roles(sender: Any, **_: Any) -> None:
     settings, app = bootstrap.process_settings(), sender.app
     try:
+        bootstrap.check_store(settings)
         for queue in app.amqp.queues.consume_from:
             if queue == CONTROL_QUEUE:
                 wire(control=bootstrap.control(settings, app))
@@ -66,7 +67,8 @@ def _take_roles(sender: Any, **_: Any) -> None:
                 wire(agent=bootstrap.agent(settings, app, agent_id))
     except TitusError as error:
         # Celery would go on without the role; a worker that cannot work must say so and end.
-        print(f"titus: {error}", file=sys.stderr, flush=True)
+        hint = "; TITUS_REDIS_URL says where it is" if isinstance(error, StoreUnavailable) else ""
+        print(f"titus: {error}{hint}", file=sys.stderr, flush=True)
         os._exit(EXIT_OURS)
 
 
@@ -91,11 +93,12 @@ def _end(**_: Any) -> None:
 def _leave(runs: Runs, life: AgentLife) -> None:
     settings = bootstrap.process_settings()
     try:
-        life.leave()
+        try:
+            life.leave()
+        except Unavailable as error:
+            _log.warning("leaving without a word to the store: %s", error)
         if settings.on_stop == "stop" and not runs.stop_all(settings.stop_grace + STOP_SLACK):
             _log.warning("some containers did not end in time; the next start finds them")
-    except Unavailable as error:
-        _log.warning("leaving without a word to the store: %s", error)
     finally:
         logging.shutdown()
         os._exit(0)
