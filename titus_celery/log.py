@@ -9,6 +9,7 @@ import json
 import logging
 import re
 import sys
+from collections.abc import Collection
 from typing import Final
 
 __all__ = ["configure", "without_secrets"]
@@ -43,8 +44,26 @@ class _Json(logging.Formatter):
         return without_secrets(json.dumps(line))
 
 
-def configure(log_format: str) -> None:
-    """Send everything from INFO up to stderr, as "text" or "json" lines."""
+class _Quiet(logging.Filter):
+    """Lets lines below WARNING pass only if they name none of *words*."""
+
+    def __init__(self, words: Collection[str]) -> None:
+        super().__init__()
+        self._words = words
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno >= logging.WARNING:
+            return True
+        text = record.getMessage()
+        return not any(word in text for word in self._words)
+
+
+def configure(log_format: str, quiet: Collection[str] = ()) -> None:
+    """Send everything from INFO up to stderr, as "text" or "json" lines.
+
+    Lines below WARNING that name one of *quiet* are left out: what happens every second is no news.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json() if log_format == "json" else _Text())
+    handler.addFilter(_Quiet(quiet))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,7 +43,7 @@ CORE: Final = ("gateway", "control", "agent", "beat")
 #: So that containers that ignore TERM cost a test a second and not ten.
 GRACE: Final = {"TITUS_STOP_GRACE": "1"}
 #: How a line of our logs begins: date, time, level, logger.
-LOGGED: Final = re.compile(r"\d{4}-\d\d-\d\d [\d:,]+ [A-Z]+ +[\w.]+: ")
+LOGGED: Final = re.compile(r"^\d{4}-\d\d-\d\d [\d:,]+ [A-Z]+ +[\w.]+: ", re.MULTILINE)
 
 
 def free_port() -> int:
@@ -54,15 +55,14 @@ def free_port() -> int:
 
 
 def tracebacks(log: str, *, with_celery: bool = True) -> list[str]:
-    """The lines under which a log holds tracebacks; those of Celery's own loggers too if *with_celery*."""
-    found: list[str] = []
-    logged = ""
-    for line in log.splitlines():
-        if LOGGED.match(line):
-            logged = line
-        elif line.startswith("Traceback") and (with_celery or " titus_celery." in logged):
-            found.append(logged)
-    return found
+    """The entries of a log that hold tracebacks; those of Celery's own loggers too if *with_celery*."""
+    starts = [match.start() for match in LOGGED.finditer(log)]
+    entries = [log[start:end] for start, end in pairwise([0, *starts, len(log)])]
+    return [
+        entry
+        for entry in entries
+        if "\nTraceback" in entry and (with_celery or " titus_celery." in entry.partition("\n")[0])
+    ]
 
 
 def faults(directory: Path, shaken: Collection[str] = ()) -> list[str]:
@@ -73,7 +73,7 @@ def faults(directory: Path, shaken: Collection[str] = ()) -> list[str]:
         if "internal error" in text:
             found.append(f"{log.name} tells of an internal error")
         if told := tracebacks(text, with_celery=log.stem not in shaken):
-            found.append(f"{log.name} holds a traceback after: {told[0]}")
+            found.append(f"{log.name} holds {len(told)} tracebacks: {told[0][:300]} ... {told[0][-2000:]}")
     return found
 
 

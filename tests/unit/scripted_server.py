@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 from google.protobuf.empty_pb2 import Empty
 
 from titus_celery.cli.main import cli
+from titus_celery.cli.watch import STREAMS_MAX
 from titus_celery.grpc.proto import titus_celery_v1_pb2 as v1
 from titus_celery.grpc.proto import titus_celery_v1_pb2_grpc as v1_grpc
 from titus_celery.grpc.proto import titus_job_api_pb2 as pb
@@ -47,10 +48,11 @@ def job(state: pb.State.ValueType, id: str = JOB) -> pb.Job:
 
 
 class Server(pb_grpc.JobManagementServiceServicer, v1_grpc.TaskOutputServiceServicer):
-    """One job of one task, whose output is *output*; it ends when `let_go` is set."""
+    """One job of *tasks* tasks, whose output is *output*; it ends when `let_go` is set."""
 
     def __init__(self) -> None:
         self.output = b"out\xff\n"
+        self.source: v1.Source.ValueType = v1.STDOUT
         self.end = v1.End(exited=True, exit_code=3, reason_code="failed", reason="failed: exit code 3")
         self.let_go = threading.Event()
         self.let_go.set()
@@ -65,10 +67,17 @@ class Server(pb_grpc.JobManagementServiceServicer, v1_grpc.TaskOutputServiceServ
         self.refusal: tuple[grpc.StatusCode, str] | None = None
         self.pieces: list[int] = []
         self.breaks = 0
+        self.breaks_with = grpc.StatusCode.UNAVAILABLE
+        self.create_refusals: list[grpc.StatusCode | None] = []
+        self.tail_refusals: list[grpc.StatusCode] = []
+        self.tasks = 1
+        #: As many streams of output are open as a command opens at once.
+        self.all_read = threading.Event()
+        self.was_let_go = True
         self.port = 0
 
     def start(self) -> grpc.Server:
-        server = grpc.server(ThreadPoolExecutor(8))
+        server = grpc.server(ThreadPoolExecutor(2 * STREAMS_MAX))
         pb_grpc.add_JobManagementServiceServicer_to_server(self, server)
         v1_grpc.add_TaskOutputServiceServicer_to_server(self, server)
         self.port = server.add_insecure_port(f"127.0.0.1:{self.port}")
@@ -78,6 +87,8 @@ class Server(pb_grpc.JobManagementServiceServicer, v1_grpc.TaskOutputServiceServ
     def CreateJob(self, request: pb.JobDescriptor, context: grpc.ServicerContext) -> pb.JobId:  # noqa: N802
         if self.refusal:
             context.abort(*self.refusal)
+        if self.create_refusals and (status := self.create_refusals.pop(0)):
+            context.abort(status, "not this one")
         self.created.append(request)
         self.metadata = {key: value for key, value in context.invocation_metadata()}
         return pb.JobId(id=JOB)
@@ -117,11 +128,14 @@ class Server(pb_grpc.JobManagementServiceServicer, v1_grpc.TaskOutputServiceServ
         self.breaks -= 1
         if self.breaks in (0, 1):
             context.abort(grpc.StatusCode.UNAVAILABLE, "not yet")
-        yield pb.JobChangeNotification(
-            jobSnapshot=pb.JobChangeNotification.JobSnapshot(job=job(pb.RUNNING, request.id))
-        )
+        shown = job(pb.RUNNING, request.id)
+        for slot in range(1, self.tasks):
+            another = shown.tasks.add()
+            another.CopyFrom(shown.tasks[0])
+            another.id, another.taskContext["task.index"] = f"{JOB}-{slot}-1", str(slot)
+        yield pb.JobChangeNotification(jobSnapshot=pb.JobChangeNotification.JobSnapshot(job=shown))
         if self.breaks == 2:
-            context.abort(grpc.StatusCode.UNAVAILABLE, "restart")
+            context.abort(self.breaks_with, "restart")
         self.observed.set()
         self.let_go.wait(10)
         yield pb.JobChangeNotification(jobFinished=pb.JobChangeNotification.JobFinished(id=request.id))
@@ -129,14 +143,18 @@ class Server(pb_grpc.JobManagementServiceServicer, v1_grpc.TaskOutputServiceServ
     def TailTask(  # noqa: N802
         self, request: v1.TailTaskRequest, context: grpc.ServicerContext
     ) -> Iterator[v1.TailTaskItem]:
+        if self.tail_refusals:
+            context.abort(self.tail_refusals.pop(0), "not now")
         self.offsets.append(request.offset)
+        if len(self.offsets) == STREAMS_MAX:
+            self.all_read.set()
         data = self.output[request.offset :]
         if self.pieces:
             data = data[: self.pieces.pop(0)]
-            yield v1.TailTaskItem(output=v1.Output(offset=request.offset, source=v1.STDOUT, data=data))
+            yield v1.TailTaskItem(output=v1.Output(offset=request.offset, source=self.source, data=data))
             context.abort(grpc.StatusCode.UNAVAILABLE, "restart")
-        yield v1.TailTaskItem(output=v1.Output(offset=request.offset, source=v1.STDOUT, data=data))
-        self.let_go.wait(10)
+        yield v1.TailTaskItem(output=v1.Output(offset=request.offset, source=self.source, data=data))
+        self.was_let_go &= self.let_go.wait(10)
         yield v1.TailTaskItem(end=self.end)
 
 

@@ -43,6 +43,40 @@ def test_nothing_is_submitted_when_one_document_is_wrong(server: Server, tmp_pat
     assert not server.created
 
 
+def test_a_refusal_in_the_middle_says_what_was_submitted_and_what_was_not(
+    server: Server, tmp_path: Path
+) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text("image: a\n---\nimage: b\n---\nimage: c\n")
+    server.create_refusals = [None, grpc.StatusCode.INVALID_ARGUMENT]
+    result = titus(server, "submit", "--wait", str(file))
+    assert result.exit_code == 125
+    assert result.stdout == f"{JOB}\n"
+    assert "document 2 of 3: cannot submit the job; not this one" in result.stderr
+    assert f"; submitted: document 1 is job {JOB}; not submitted: document 2, document 3\n" in result.stderr
+    assert len(server.created) == 1
+    assert not server.observed.is_set()
+
+
+def test_a_lost_answer_to_a_submission_is_not_called_a_refusal(server: Server, tmp_path: Path) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text("image: a\n---\nimage: b\n")
+    server.create_refusals = [grpc.StatusCode.DEADLINE_EXCEEDED]
+    result = titus(server, "submit", str(file))
+    assert result.exit_code == 125
+    assert "submitted: none; not submitted: document 1 (or it was, and the answer was lost" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["show", "kill"])
+def test_the_help_says_for_which_jobs_the_beginning_of_an_id_is_enough(server: Server, command: str) -> None:
+    words = " ".join(titus(server, command, "--help").stdout.split())
+    assert "The beginning of a live job's id is enough. A job that is over and a task need" in words
+
+
+def test_the_help_of_submit_warns_of_output_that_is_gone(server: Server) -> None:
+    assert "one after another, so of output" in " ".join(titus(server, "submit", "--help").stdout.split())
+
+
 def test_a_file_that_is_no_text_is_refused_with_its_line(server: Server, tmp_path: Path) -> None:
     file = tmp_path / "job.yaml"
     file.write_bytes(b"image: a\nname: \xff\n")

@@ -218,11 +218,34 @@ def test_lost_output_is_told_and_output_that_cannot_be_read_costs_the_exit_code(
     follower.heard(snapshot(1, task(0, "RUNNING")))
     gap = v1.TailTaskItem(gap=v1.Gap(start=0, end=1234))
     assert lines(follower.tailed("j-0-1", gap)) == ["task 0: 1,234 bytes of its output are no longer kept"]
+    assert follower.not_tailed("j-0-1", "no such task") == [Say("task 0: no such task")]
+    follower.heard(FINISHED)
+    follower.settled(job(1))
     assert lines(follower.not_tailed("j-0-1", "no such task")) == ["task 0: no such task"]
+    assert follower.is_over
+    assert follower.verdict == Verdict(125, "task 0: how it ended could not be learnt")
+
+
+def test_output_that_could_not_be_read_is_asked_for_once_more_when_its_task_has_ended() -> None:
+    follower = Follower("j")
+    follower.heard(snapshot(1, task(0, "RUNNING")))
+    follower.tailed("j-0-1", output(b"abc"))
+    assert wishes(follower.not_tailed("j-0-1", "out of luck")) == []
+    assert follower.heard(update(0, "FAILED")) == [Tail("j-0-1", 3)], "from where it broke off"
+    follower.tailed("j-0-1", ended(3))
     follower.heard(FINISHED)
     follower.settled(job(1))
     assert follower.is_over
-    assert follower.verdict == Verdict(125, "task 0: how it ended could not be learnt")
+    assert follower.verdict == Verdict(3), "the failure to read it did not decide"
+
+
+def test_output_that_could_not_be_read_after_the_end_is_asked_for_once_more_at_once() -> None:
+    follower = Follower("j")
+    follower.heard(snapshot(1, task(0, "FINISHED")))
+    gap = v1.TailTaskItem(gap=v1.Gap(start=0, end=9))
+    follower.tailed("j-0-1", gap)
+    assert wishes(follower.not_tailed("j-0-1", "out of luck")) == [Tail("j-0-1", 9)]
+    assert wishes(follower.not_tailed("j-0-1", "out of luck")) == [], "not for ever"
 
 
 def test_without_output_the_ends_are_still_learnt() -> None:

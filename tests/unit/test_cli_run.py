@@ -9,6 +9,7 @@ import grpc
 import pytest
 
 from tests.unit.scripted_server import JOB, Server, titus
+from titus_celery.cli.watch import STREAMS_MAX
 from titus_celery.grpc.proto import titus_celery_v1_pb2 as v1
 from titus_celery.grpc.proto import titus_job_api_pb2 as pb
 
@@ -68,7 +69,15 @@ def test_quiet_leaves_the_output_alone(server: Server) -> None:
         (["run", "--cpu", "2GB", "i"], "has a unit"),
         (["run", "--timeout", "soon", "i"], "is no duration"),
         (["run", "--instances", "0", "i"], "0 is not in the range"),
-        (["run", "--owner", "d\u00fc", "i"], "plain ASCII"),
+        (["run", "--owner", "d\u00fc@example.com", "i"], "plain ASCII"),
+        (["run", "--owner", "ann", "i"], "must be an e-mail address"),
+        (["run", "--owner", "@example.com", "i"], "must be an e-mail address"),
+        (["kill", ""], "an id is empty"),
+        (["kill", JOB, " "], "an id is empty"),
+        (["show", ""], "an id is empty"),
+        (["dev", "--port", "65536"], "65536 is not in the range"),
+        (["dev", "--flower-port", "-1"], "-1 is not in the range"),
+        (["flower", "--port", "0"], "0 is not in the range"),
         (["nope"], "No such command"),
         (["submit", "/does/not/exist"], "No such file"),
     ],
@@ -78,6 +87,7 @@ def test_usage_errors_end_with_2(server: Server, args: list[str], words: str) ->
     assert result.exit_code == 2
     assert words in result.stderr
     assert not server.created
+    assert not server.killed
 
 
 def test_a_refusal_is_one_sentence_and_125(server: Server) -> None:
@@ -100,6 +110,26 @@ def test_broken_output_is_read_on_where_it_broke(server: Server) -> None:
     server.output, server.pieces = b"0123456789", [4, 3]
     assert titus(server, "run", "i").stdout_bytes == b"0123456789"
     assert server.offsets == [0, 4, 7]
+
+
+def test_output_that_the_server_has_no_room_for_yet_is_waited_for(server: Server) -> None:
+    server.tail_refusals = [grpc.StatusCode.RESOURCE_EXHAUSTED]
+    result = titus(server, "run", "-q", "i")
+    assert (result.stdout_bytes, result.stderr, result.exit_code) == (b"out\xff\n", "", 3)
+
+
+def test_output_that_could_not_be_read_does_not_decide_the_exit_code(server: Server) -> None:
+    server.tail_refusals = [grpc.StatusCode.INTERNAL]
+    result = titus(server, "run", "i")
+    assert "cannot read the output" in result.stderr
+    assert (result.stdout_bytes, result.exit_code) == (b"out\xff\n", 3)
+
+
+def test_a_snapshot_is_taken_anew_when_the_server_lost_our_position(server: Server) -> None:
+    server.breaks, server.breaks_with = 3, grpc.StatusCode.OUT_OF_RANGE
+    result = titus(server, "run", "i")
+    assert result.exit_code == 3
+    assert result.stderr.count("task 0 running") == 1
 
 
 def test_a_server_that_goes_away_is_waited_for_and_that_is_said_once(server: Server) -> None:
@@ -129,6 +159,23 @@ def test_ctrl_c_asks_the_server_to_end_the_job_and_follows_it_to_the_end(server:
     assert server.killed == [JOB]
     assert result.exit_code == 130
     assert "task 0 failed" in result.stderr, "it was followed until it had ended"
+
+
+def test_ctrl_c_does_not_wait_behind_the_output_of_many_tasks(server: Server) -> None:
+    server.let_go.clear()
+    server.tasks = STREAMS_MAX + 8
+
+    def press() -> None:
+        server.all_read.wait(10)
+        press_ctrl_c()
+
+    thread = threading.Thread(target=press)
+    thread.start()
+    result = titus(server, "run", "i")
+    thread.join()
+    assert result.exit_code == 130
+    assert server.all_read.is_set()
+    assert server.was_let_go, "the wish reached the server before its streams ended by themselves"
 
 
 def test_a_second_ctrl_c_leaves_the_job_and_says_its_id(server: Server) -> None:

@@ -109,7 +109,7 @@ def test_an_outage_is_said_once_and_its_end_once() -> None:
     assert world.read() == ["a", Disconnected("words"), Reconnected(), "b", "end"]
 
 
-@pytest.mark.parametrize("code", ["UNAVAILABLE", "RESOURCE_EXHAUSTED", "CANCELLED"])
+@pytest.mark.parametrize("code", ["UNAVAILABLE", "RESOURCE_EXHAUSTED", "OUT_OF_RANGE", "CANCELLED"])
 def test_what_a_restart_looks_like_is_tried_again(code: str) -> None:
     assert World([Broke(grpc.StatusCode[code])], ["end"]).read()[-1] == "end"
 
@@ -146,6 +146,21 @@ def test_patience_begins_anew_with_each_answer() -> None:
     assert world.time > MINUTE
 
 
+def test_a_server_without_room_is_waited_for_without_a_limit() -> None:
+    full: list[list[str | Broke]] = [[Broke(grpc.StatusCode.RESOURCE_EXHAUSTED)] for _ in range(1000)]
+    world = World(*full, ["a", "end"], closed_after=10_000)
+    assert world.read() == [Disconnected("words"), Reconnected(), "a", "end"]
+    assert world.time > 10 * MINUTE
+    assert timedelta(milliseconds=500) <= world.time / world.waits <= timedelta(seconds=1), "politely"
+
+
+def test_a_server_without_room_that_then_goes_away_is_given_up() -> None:
+    full: list[list[str | Broke]] = [[Broke(grpc.StatusCode.RESOURCE_EXHAUSTED)] for _ in range(200)]
+    with pytest.raises(CallFailed) as caught:
+        World(*full).read()
+    assert caught.value.status == "UNAVAILABLE"
+
+
 def test_a_closed_client_ends_the_stream_without_an_error() -> None:
     assert World(["a"], closed_after=3).read() == ["a", Disconnected("the server ended the stream early")]
 
@@ -168,6 +183,9 @@ def test_a_stream_that_stayed_open_was_connected_even_if_it_was_silent() -> None
     ("status", "why", "parts"),
     [
         ("UNAVAILABLE", "failed to connect to all addresses; ...", ["here:1", "titus dev", "--server"]),
+        ("UNAVAILABLE", "errors resolving nope:1: [Domain name not found]", ["here:1", "titus dev"]),
+        ("UNAVAILABLE", "empty address list: address lookup failed for nope:1", ["here:1", "--server"]),
+        ("UNIMPLEMENTED", "service jobs", ["service jobs", "this server does not offer it"]),
         ("UNAVAILABLE", "the store (Redis) is unavailable", ["the store (Redis)", "try again"]),
         ("INVALID_ARGUMENT", "batch.instances: too many", ["too many", "correct the request"]),
         ("NOT_FOUND", "no job has the id 'x'", ["no job has the id 'x'"]),

@@ -83,6 +83,24 @@ def test_a_program_is_told_to_stop_and_its_own_children_go_too(tmp_path: Path) -
         assert end.read() == b"", "the last holder of the pipe is gone"
 
 
+def test_a_program_that_ended_before_it_was_told_to_stop_is_gone(tmp_path: Path) -> None:
+    running = child(tmp_path, [], "true")
+    running.tend(NOW)
+    wait_for_end(running)
+    running.stop()
+    assert running.gone()
+    assert running.pid is None
+
+
+def test_a_program_that_somebody_else_reaped_has_ended(tmp_path: Path) -> None:
+    running = child(tmp_path, [], "true")
+    running.tend(NOW)
+    assert running.pid is not None
+    os.waitpid(running.pid, 0)
+    running.stop()
+    assert running.gone()
+
+
 def test_a_program_dies_with_the_process_that_started_it() -> None:
     parent = (
         "import os, signal, subprocess, sys\n"
@@ -136,6 +154,19 @@ def test_the_agents_id_stays_with_its_directory(tmp_path: Path) -> None:
     assert place.agent_id() == place.agent_id()
     assert place.agent_id().startswith("dev-")
     assert len(place.agent_id()) == 12
+    place.leave()
+
+
+@pytest.mark.parametrize("left", [b"", b"\n", b"\0\0\0\0", b"dev-1\n\0\0"])
+def test_what_a_crash_left_of_the_agents_id_is_replaced(tmp_path: Path, left: bytes) -> None:
+    place = Place.take(tmp_path)
+    (tmp_path / "agent-id").write_bytes(left)
+    id = place.agent_id()
+    assert len(id) == 12
+    assert place.agent_id() == id
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["agent-id", "lock", "logs"]
+    (tmp_path / "agent-id").write_text("mine\n")
+    assert place.agent_id() == "mine", "what is an id is kept, whoever wrote it"
     place.leave()
 
 

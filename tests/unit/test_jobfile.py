@@ -125,6 +125,7 @@ def test_retry_policies(retries: str, policy: dict[str, object]) -> None:
         pytest.param("", "job.yaml", "no job in it", id="empty"),
         pytest.param("image: [a\n", "job.yaml:2:1", "not valid YAML", id="bad-yaml"),
         pytest.param("image: a\n\tcpu: 1\n", "job.yaml:2:1", "not valid YAML", id="tab"),
+        pytest.param("[" * 20_000, "job.yaml", "nested more deeply", id="deep"),
         pytest.param("image: \x00", "job.yaml", "not valid YAML", id="control-character"),
         pytest.param("- image: a", "job.yaml:1", "a job must be a mapping", id="list"),
         pytest.param("cpu: 1", "job.yaml:1", "has no `image`", id="no-image"),

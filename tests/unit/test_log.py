@@ -78,3 +78,14 @@ def test_debug_is_not_logged_and_info_is(capsys: pytest.CaptureFixture[str]) -> 
     shown = capsys.readouterr().err
     assert "small talk" not in shown
     assert "news" in shown
+
+
+def test_what_happens_every_second_is_not_logged_unless_it_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    configure("text", quiet=("titus.sweep",))
+    logging.getLogger("celery").info("Task titus.sweep[1] received")
+    logging.getLogger("celery").error("Task titus.sweep[2] raised")
+    logging.getLogger("celery").info("Task titus.run_container[3] received")
+    shown = capsys.readouterr().err
+    assert "[1]" not in shown
+    assert "[2]" in shown
+    assert "[3]" in shown

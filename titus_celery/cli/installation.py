@@ -9,17 +9,20 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
+from titus_celery.adapters.docker_executor import DockerExecutor
 from titus_celery.adapters.redis_keyspace import RedisKeyspace
 from titus_celery.adapters.redis_server import RedisServer, find_server, start_server
 from titus_celery.adapters.registry import AgentStore
+from titus_celery.adapters.store import RecordStore
 from titus_celery.cli import processes
 from titus_celery.cli.console import Fault
+from titus_celery.cli.leftovers import Leftovers
 from titus_celery.cli.place import Place
 from titus_celery.cli.supervisor import Child, Program, Restarts, leashed_script
 from titus_celery.client import TitusClient
 from titus_celery.core.model import Agent, Demand
 from titus_celery.core.placement import DEFAULT_QUEUE, Board
-from titus_celery.errors import StoreUnavailable, Unavailable
+from titus_celery.errors import EngineFault, StoreUnavailable, Unavailable
 
 __all__ = ["Installation", "Plan", "programs"]
 
@@ -29,6 +32,8 @@ STOP_WITHIN: Final = timedelta(seconds=10)
 AGENT_SLACK: Final = timedelta(seconds=20)
 #: The store of a `titus dev` that was killed a moment ago may still be writing its file.
 STORE_PATIENCE: Final = timedelta(seconds=5)
+#: For an agent to start and to take over the containers of the one before.
+ADOPT_WITHIN: Final = timedelta(seconds=15)
 #: Between two looks at the processes.
 LOOK_EVERY: Final = timedelta(milliseconds=100)
 #: In which order they are told to end; the store ends last of all.
@@ -143,6 +148,8 @@ class Installation:
         for name in STOP_ORDER:
             if name in self._children:
                 self._stop_child(self._children[name], is_forced)
+                if name == "agent" and not self._plan.keep:
+                    self._end_leftovers(self._children[name].program, is_forced)
         if self._server is not None:
             self._server.stop()
 
@@ -153,6 +160,41 @@ class Installation:
         if not isinstance(ready, Agent):
             return "the agent is not ready yet"
         return "" if ready.engine_id in store.images() else "the agent has not told its images yet"
+
+    def _end_leftovers(self, agent: Program, is_forced: Callable[[], bool]) -> None:
+        """End the containers of an agent that was away when it was to stop them, or say which stay."""
+        executor = DockerExecutor(self._settings.engine_url or None)
+        keyspace = RedisKeyspace(self._url, self._settings.namespace)
+        try:
+            left = Leftovers(
+                executor,
+                AgentStore(keyspace),
+                RecordStore(keyspace).installation(),
+                self._agent_id,
+                self._settings.agent_lease,
+            )
+            if left.running() and not is_forced():
+                self._say("the agent was away; it is started once more, to end its containers")
+                self._start_until_adopted(agent, left, is_forced)
+            stay = left.running()
+        except (StoreUnavailable, EngineFault) as error:
+            self._say(f"containers may stay, which the next start takes over: {error}")
+            return
+        finally:
+            executor.close()
+            keyspace.close()
+        if stay:
+            self._say(f"containers that stay, and that the next start takes over: {', '.join(stay)}")
+
+    def _start_until_adopted(self, agent: Program, left: Leftovers, is_forced: Callable[[], bool]) -> None:
+        child = Child(agent, self._say)
+        until = _now() + ADOPT_WITHIN
+        try:
+            while not (left.are_adopted() or is_forced() or _now() >= until):
+                child.tend(_now())
+                time.sleep(LOOK_EVERY.total_seconds())
+        finally:
+            self._stop_child(child, is_forced)
 
     def _stop_child(self, child: Child, is_forced: Callable[[], bool]) -> None:
         child.stop()

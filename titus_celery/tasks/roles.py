@@ -18,7 +18,7 @@ from celery import signals
 
 from titus_celery import bootstrap, log
 from titus_celery.adapters.celery_app import CONTROL_QUEUE, is_agent_queue
-from titus_celery.adapters.celery_queue import agent_node
+from titus_celery.adapters.celery_queue import PROVE, SWEEP, agent_node
 from titus_celery.errors import StoreUnavailable, TitusError, Unavailable
 from titus_celery.service.agent import AgentLife
 from titus_celery.service.runs import Runs
@@ -42,7 +42,7 @@ _stop: Final = threading.Event()
 
 @signals.setup_logging.connect  # type: ignore[untyped-decorator]
 def _configure_logging(**_: Any) -> None:
-    log.configure(bootstrap.process_settings().log_format)
+    log.configure(bootstrap.process_settings().log_format, quiet=(PROVE, SWEEP))
 
 
 @signals.celeryd_init.connect  # type: ignore[untyped-decorator]
@@ -58,6 +58,8 @@ def _name_agents(instance: Any, options: Mapping[str, Any], **_: Any) -> None:
 @signals.worker_init.connect  # type: ignore[untyped-decorator]
 def _take_roles(sender: Any, **_: Any) -> None:
     settings, app = bootstrap.process_settings(), sender.app
+    # Workers of ours do not need to know each other; what they would exchange breaks reconnects.
+    sender.options.update(without_gossip=True, without_mingle=True)
     try:
         bootstrap.check_store(settings)
         for queue in app.amqp.queues.consume_from:
