@@ -127,3 +127,25 @@ def test_a_dev_that_is_killed_takes_its_programs_along_and_the_next_start_goes_o
         dev.engine.touch(task_id, "/tmp/go")
         until(lambda: is_over(dev, job_id), "it is over")
         assert [task["id"] for task in tasks_of(dev, job_id)] == [task_id]
+
+
+@pytest.mark.parametrize("is_noticed", [False, True])
+def test_ctrl_c_stops_the_containers_of_an_agent_that_died_a_moment_before(
+    tmp_path: Path, is_noticed: bool
+) -> None:
+    with developing(tmp_path, "--no-flower") as dev:
+        job_id = submitted(dev, tmp_path)
+        first, second = f"{job_id}-0-1", f"{job_id}-0-2"
+        until(lambda: runs(dev, first), "it runs")
+        dev.kill("agent")
+        if is_noticed:
+            process = dev.process
+            assert process is not None
+            until(lambda: "agent ended" in process.text(), "the death is noticed")
+        assert dev.interrupt() == 0
+        assert dev.engine.containers(dev.label) == []
+        dev.start()
+        until(lambda: runs(dev, second), "it runs again")
+        assert tasks_of(dev, job_id)[0]["state"]["reason"] == "lost: installation stopped"
+        dev.engine.touch(second, "/tmp/go")
+        until(lambda: is_over(dev, job_id), "it is over")

@@ -66,6 +66,7 @@ class Server(pb_grpc.JobManagementServiceServicer, v1_grpc.TaskOutputServiceServ
         self.live = [job(pb.RUNNING)]
         self.refusal: tuple[grpc.StatusCode, str] | None = None
         self.pieces: list[int] = []
+        self.pieces_with = grpc.StatusCode.UNAVAILABLE
         self.breaks = 0
         self.breaks_with = grpc.StatusCode.UNAVAILABLE
         self.create_refusals: list[grpc.StatusCode | None] = []
@@ -152,9 +153,10 @@ class Server(pb_grpc.JobManagementServiceServicer, v1_grpc.TaskOutputServiceServ
         if self.pieces:
             data = data[: self.pieces.pop(0)]
             yield v1.TailTaskItem(output=v1.Output(offset=request.offset, source=self.source, data=data))
-            context.abort(grpc.StatusCode.UNAVAILABLE, "restart")
+            context.abort(self.pieces_with, "restart")
         yield v1.TailTaskItem(output=v1.Output(offset=request.offset, source=self.source, data=data))
-        self.was_let_go &= self.let_go.wait(10)
+        if not self.let_go.wait(10):
+            self.was_let_go = False
         yield v1.TailTaskItem(end=self.end)
 
 

@@ -125,6 +125,12 @@ def test_output_that_could_not_be_read_does_not_decide_the_exit_code(server: Ser
     assert (result.stdout_bytes, result.exit_code) == (b"out\xff\n", 3)
 
 
+def test_output_that_broke_off_for_good_is_read_on_there_after_the_end(server: Server) -> None:
+    server.output, server.pieces, server.pieces_with = b"0123456789", [4], grpc.StatusCode.INTERNAL
+    result = titus(server, "run", "i")
+    assert (result.stdout_bytes, server.offsets, result.exit_code) == (b"0123456789", [0, 4], 3)
+
+
 def test_a_snapshot_is_taken_anew_when_the_server_lost_our_position(server: Server) -> None:
     server.breaks, server.breaks_with = 3, grpc.StatusCode.OUT_OF_RANGE
     result = titus(server, "run", "i")
