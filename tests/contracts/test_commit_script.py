@@ -26,6 +26,7 @@ from tests.builders import (
     to_be_retried,
 )
 from tests.contracts.stores import Bench, at_once
+from tests.repetition import again
 from titus_celery.adapters import keyspace as ks
 from titus_celery.adapters.layout import plan
 from titus_celery.core.decision import Change
@@ -209,6 +210,7 @@ def test_texts_arrive_as_they_were_sent(bench: Bench) -> None:
 # ------------------------------------------------------------------------------------------------------ races
 
 
+@again(25)
 def test_of_writers_on_one_version_exactly_one_wins(bench: Bench) -> None:
     new = job()
     (one,) = saved(bench.records, new)
@@ -231,6 +233,7 @@ def test_of_writers_on_one_version_exactly_one_wins(bench: Bench) -> None:
     assert (last.version, last.user_retries) == (81, 80)
 
 
+@again(25)
 def test_slots_that_close_at_once_are_each_counted_and_arm_settle_once(bench: Bench) -> None:
     new = job(desired=16)
     made = saved(bench.records, new, 16)
@@ -260,6 +263,7 @@ def test_settle_is_armed_by_the_last_slot_and_by_no_other(bench: Bench) -> None:
     assert bench.records.next_due() is None
 
 
+@again(25)
 def test_concurrent_reservations_never_exceed_the_room(bench: Bench) -> None:
     host = agent()
     bench.registry.renew(host, LEASE)
@@ -311,6 +315,7 @@ def test_of_two_who_end_a_job_one_is_refused(bench: Bench) -> None:
     assert sum(at_once(4, end)) == 1
 
 
+@again(25)
 def test_a_kill_and_a_dispatch_at_once_leave_no_order_after_the_kill(bench: Bench) -> None:
     for _ in range(20):
         new = job()

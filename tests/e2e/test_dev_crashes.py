@@ -12,6 +12,7 @@ import pytest
 
 from tests.e2e.dev import Dev, developing
 from tests.e2e.processes import until
+from tests.repetition import again
 
 pytestmark = pytest.mark.e2e
 
@@ -38,6 +39,7 @@ def tasks_of(dev: Dev, task_id: str) -> list[dict[str, Any]]:
     return tasks
 
 
+@again(8)
 def test_killing_the_gateway_neither_loses_nor_doubles_a_line(dev: Dev) -> None:
     script = "i=0; while [ $i -lt 60 ]; do echo line $i; i=$((i+1)); sleep 0.1; done; exit 5"
     running = dev.follow("gateway", "run", "titus/hello", "--", "sh", "-c", script)
@@ -50,6 +52,7 @@ def test_killing_the_gateway_neither_loses_nor_doubles_a_line(dev: Dev) -> None:
     restarted(dev, "gateway", was)
 
 
+@again(8)
 @pytest.mark.parametrize("ends", ["while the agent is away", "after the agent is back"])
 def test_killing_the_agent_leaves_the_container_alone_and_its_end_is_told(dev: Dev, ends: str) -> None:
     running = dev.follow("agent", "run", "titus/hello", "--", "sh", "-c", WAITING)
