@@ -1,4 +1,4 @@
-"""The composition root: from settings to wired services. The only file that knows every adapter."""
+"""The composition root: settings go in, services come out. Adapters are chosen here and nowhere else."""
 
 from __future__ import annotations
 

@@ -70,11 +70,12 @@ class Unsupported(TitusError):
 
 
 class NotFound(TitusError):
-    """No entity of this kind has this id."""
+    """Somebody asked for a job or task that is not on record."""
 
     def __init__(self, kind: str, id: str) -> None:
         super().__init__(kind, id)
-        self.kind, self.id = kind, id
+        self.kind = kind
+        self.id = id
 
     def __str__(self) -> str:
         return f"no {self.kind} has the id {self.id!r}; `titus ls` lists the jobs that are alive"

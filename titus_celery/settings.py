@@ -62,7 +62,7 @@ class Settings:
     agent_lease: timedelta = timedelta(seconds=10)
     #: How long an agent may be without a lease until its tasks are lost.
     agent_lost_after: timedelta = timedelta(seconds=60)
-    #: A container that ignores SIGTERM this long is killed.
+    #: What a container gets between SIGTERM and SIGKILL.
     stop_grace: timedelta = timedelta(seconds=10)
     #: How often an agent looks for kill intents that no message told it of.
     poll_period: timedelta = timedelta(seconds=3)

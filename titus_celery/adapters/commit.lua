@@ -1,5 +1,5 @@
--- One transaction of the store: every check and every parse first, then only writes that cannot fail,
--- because a script that stops half way is not rolled back.
+-- One transaction of the store. Whatever may fail (looking, comparing, reading numbers) comes before the
+-- first write, because a script that stops half way is not rolled back.
 --
 -- KEYS     every key that is looked at or written.
 -- ARGV[1]  JSON: {kinds = what each key must hold, checks = [...], writes = [...]}. A check or write is

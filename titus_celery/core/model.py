@@ -210,7 +210,7 @@ class Dispatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """One container run, wanted or real. A retry is a new task in the same slot."""
+    """The wish for one run of a container, and what became of it. Each attempt of a slot has its own."""
 
     id: TaskId
     job_id: JobId

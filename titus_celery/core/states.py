@@ -1,6 +1,6 @@
-"""The life of a task and of a job: every state and every allowed step.
+"""Where a task or job can stand, and where it can go from there.
 
-Nothing outside this module decides which state may follow which. Steps only go forward and may
+This table is the only place that knows. Steps only go forward and may
 skip (docs/semantics.md B3.1); FINISHED and FAILED are the end (P4).
 """
 

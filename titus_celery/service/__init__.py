@@ -1,1 +1,1 @@
-"""Use cases: the order of steps. Rules are in core, technology is behind the ports."""
+"""Use cases: what is done after what. Rules are in core, technology is behind the ports."""

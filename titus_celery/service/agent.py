@@ -1,7 +1,7 @@
 """What an agent does besides running tasks: lease, inventory, kill polls, and adoption.
 
-The engine's containers and the agent's ledger are compared both ways, at start and from time to
-time; what a crash interrupted goes on, and what should not be there goes.
+At start and from time to time it holds what the engine has against what the store expects, and the
+other way round: what a crash interrupted goes on, and what should not be there goes.
 """
 
 from __future__ import annotations
