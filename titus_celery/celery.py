@@ -14,12 +14,9 @@ from celery import Celery
 
 from titus_celery.beat.schedule import install
 from titus_celery.bootstrap import process_app, process_settings
-from titus_celery.errors import SettingsError
+from titus_celery.errors import EXIT_OURS, SettingsError
 
 __all__ = ["app"]
-
-#: What `titus` commands exit with when it is our side that failed.
-EXIT_OURS: Final = 125
 
 # Flower takes its options from the environment. It shows everything to whoever reaches it, and its
 # buttons would act past the store: so only this machine, and only looking, unless somebody decides.

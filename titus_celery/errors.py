@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 __all__ = [
+    "EXIT_OURS",
     "Busy",
     "Conflict",
     "EngineFault",
@@ -30,6 +32,10 @@ __all__ = [
     "Unsupported",
     "Violation",
 ]
+
+
+#: What our commands exit with when it is our side that failed: docker run's code for the same.
+EXIT_OURS: Final = 125
 
 
 class TitusError(Exception):

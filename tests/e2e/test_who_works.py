@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +22,7 @@ pytestmark = pytest.mark.e2e
 
 
 def test_without_its_agent_a_job_gets_as_far_as_the_order_and_no_further(tmp_path: Path) -> None:
-    with installed(tmp_path) as installation:
+    with installed(tmp_path) as installation, celery_events(installation) as heard:
         agent = installation.processes["agent"]
         agent.freeze()
         job_id = installation.client.submit(job("true", instances=2))
@@ -40,6 +42,21 @@ def test_without_its_agent_a_job_gets_as_far_as_the_order_and_no_further(tmp_pat
         assert [states(task.stateChanges)[2:] for task in found.tasks] == [
             ["STARTING", "RUNNING", "FINISHED"]
         ] * 2
+        # Celery got the copies too, and none of them ended the run whose id it shares.
+        for task_id in ids:
+            until(partial(told_twice, heard, task_id, "task-received"), "the copy has come")
+            until(partial(told, heard, task_id, "task-succeeded"), "the end is told")
+            assert told_of(heard, task_id).count("task-succeeded") == 1
+
+
+def told(heard: list[dict[str, Any]], task_id: str, kind: str) -> bool:
+    """Whether Celery told this of the task."""
+    return kind in told_of(heard, task_id)
+
+
+def told_twice(heard: list[dict[str, Any]], task_id: str, kind: str) -> bool:
+    """Whether Celery told this of the task more than once."""
+    return told_of(heard, task_id).count(kind) > 1
 
 
 def test_a_run_that_its_agent_took_up_again_is_running_in_celery_too(tmp_path: Path) -> None:

@@ -67,7 +67,9 @@ ERRORS: list[errors.TitusError] = [
 def every_error() -> set[type[errors.TitusError]]:
     """The whole tree but its root; errors of the command line never come to the gateway."""
     named = (getattr(errors, name) for name in errors.__all__)
-    return {each for each in named if issubclass(each, errors.TitusError)} - {errors.TitusError}
+    return {each for each in named if isinstance(each, type) and issubclass(each, errors.TitusError)} - {
+        errors.TitusError
+    }
 
 
 def violations(error: Refused) -> list[tuple[str, str]]:

@@ -5,18 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from typing import Final
 
 from titus_celery import bootstrap, log
-from titus_celery.errors import StoreUnavailable, TitusError
+from titus_celery.errors import EXIT_OURS, StoreUnavailable, TitusError
 from titus_celery.grpc.server import GatewayServices, serve, stop_on_signals
 from titus_celery.service.feed import Feed
 from titus_celery.service.tail import Tails
 
 __all__ = ["main"]
-
-#: What `titus` commands exit with when it is our side that failed.
-EXIT_OURS: Final = 125
 
 
 def main() -> int:

@@ -19,7 +19,7 @@ from celery import signals
 from titus_celery import bootstrap, log
 from titus_celery.adapters.celery_app import CONTROL_QUEUE, is_agent_queue
 from titus_celery.adapters.celery_queue import PROVE, SWEEP, agent_node
-from titus_celery.errors import StoreUnavailable, TitusError, Unavailable
+from titus_celery.errors import EXIT_OURS, StoreUnavailable, TitusError, Unavailable
 from titus_celery.service.agent import AgentLife
 from titus_celery.service.runs import Runs
 from titus_celery.tasks.wired import wire, wired
@@ -28,8 +28,6 @@ __all__: list[str] = []
 
 #: Beyond the stop grace: for the engine to remove containers and the store to hear of it.
 STOP_SLACK: Final = timedelta(seconds=10)
-#: What `titus` commands exit with when it is our side that failed.
-EXIT_OURS: Final = 125
 
 #: Open files of a run: its wait and its output, each a connection to the engine, and one to the store.
 FILES_PER_RUN: Final = 4
