@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 import os
 import socket
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from titus_celery.adapters.archive import Archive
 from titus_celery.adapters.background_queue import BackgroundQueue
 from titus_celery.adapters.celery_app import App, make_app
 from titus_celery.adapters.celery_queue import CeleryQueue
@@ -16,20 +18,28 @@ from titus_celery.adapters.docker_executor import DockerExecutor
 from titus_celery.adapters.inventory_resolver import InventoryResolver
 from titus_celery.adapters.leases import LeaseStore
 from titus_celery.adapters.outputs import OutputStore
+from titus_celery.adapters.process_name import is_gone, process_name
 from titus_celery.adapters.redis_keyspace import RedisKeyspace
 from titus_celery.adapters.registry import AgentStore
 from titus_celery.adapters.store import RecordStore
-from titus_celery.adapters.system import SystemClock, SystemIds
+from titus_celery.adapters.system import SystemClock, SystemIds, die, freeze
 from titus_celery.core.lifecycle import Spans
 from titus_celery.core.model import Agent, AgentId, Capacity
+from titus_celery.core.retention import Keep
 from titus_celery.core.validation import Limits
-from titus_celery.errors import SettingsError
-from titus_celery.ports import ChangeLog, Outputs, Queue, Records
-from titus_celery.service.agent import AgentLife, Periods, namesake
+from titus_celery.errors import PlaceTaken, SettingsError
+from titus_celery.ports import ChangeLog, EngineFacts, Outputs, Queue, Records
+from titus_celery.service import crash
+from titus_celery.service.agent import AgentLife, Periods
 from titus_celery.service.change import WritePath
 from titus_celery.service.jobs import Jobs
+from titus_celery.service.lease import Lease, gone_after
+from titus_celery.service.places import Places
+from titus_celery.service.retention import Retention
+from titus_celery.service.run import Tools
 from titus_celery.service.runs import Runs
-from titus_celery.service.sweep import WAKE_FLAG, Sweep, Timer
+from titus_celery.service.sweep import WAKE_FLAG, Sweep
+from titus_celery.service.timer import Timer
 from titus_celery.settings import Settings
 
 __all__ = [
@@ -75,6 +85,7 @@ class ControlParts:
     """What control works with."""
 
     sweep: Sweep
+    retention: Retention
     timer: Timer
 
 
@@ -82,6 +93,7 @@ class ControlParts:
 class AgentParts:
     """What an agent works with."""
 
+    id: AgentId
     runs: Runs
     life: AgentLife
 
@@ -101,6 +113,9 @@ def check_store(settings: Settings) -> None:
 
 
 def _base(settings: Settings, app: App, *, is_hurried: bool = False) -> _Base:
+    if settings.crash_at:
+        point, _, how = settings.crash_at.partition(":")
+        crash.arm(point, freeze if how else die)
     keyspace = RedisKeyspace(settings.redis_url, settings.namespace)
     records = RecordStore(keyspace)
     leases = LeaseStore(keyspace)
@@ -126,7 +141,7 @@ def gateway(settings: Settings, app: App) -> GatewayParts:
         memory_mb_max=settings.memory_mb_max,
     )
     resolver = InventoryResolver(AgentStore(base.keyspace))
-    jobs = Jobs(base.records, base.writes, resolver, SystemIds(), limits)
+    jobs = Jobs(base.records, base.writes, resolver, SystemIds(), limits, SystemClock())
     return GatewayParts(jobs, base.records, base.records, OutputStore(base.keyspace))
 
 
@@ -140,48 +155,45 @@ def control(settings: Settings, app: App) -> ControlParts:
         writes=base.writes,
         spans=_spans(settings),
         lost_after=settings.agent_lost_after,
+        clock=SystemClock(),
     )
-    return ControlParts(sweep, Timer(base.records, sweep))
+    keep = Keep(age=timedelta(days=settings.keep_days), jobs=settings.keep_jobs, bytes=settings.keep_bytes)
+    retention = Retention(
+        retained=Archive(base.keyspace), leases=base.leases, keep=keep, log_bytes_max=settings.log_bytes_max
+    )
+    return ControlParts(sweep, retention, Timer(base.records, sweep))
 
 
-def agent(settings: Settings, app: App, agent_id: str) -> AgentParts:
-    """The parts of an agent; EngineFault if no Docker Engine answers."""
-    base = _base(settings, app)
+def agent(settings: Settings, app: App, agent_id: str, displaced: Callable[[str], None]) -> AgentParts:
+    """The parts of an agent, which has its place then: *agent_id*, or if empty the first free number.
+
+    EngineFault if no Docker Engine answers, SettingsError if the place is taken. *displaced* is told
+    later on if another process got the place, and should end this one.
+    """
     executor = DockerExecutor(settings.engine_url or None)
-    facts = executor.facts()
-    me = Agent(
-        id=AgentId(agent_id),
-        engine_id=facts.id,
-        host=socket.gethostname(),
-        zone=settings.zone,
-        region=settings.region,
-        queues=settings.queues,
-        capacity=Capacity(
-            cpu_millis=facts.capacity.cpu_millis,
-            memory_bytes=facts.capacity.memory_bytes,
-            slots=settings.slots,
-        ),
-        used=Capacity(cpu_millis=0, memory_bytes=0, slots=0),
-        lease_until=_NEVER,
-        proved_at=_NEVER,
-    )
-    registry = AgentStore(base.keyspace)
-    if (other := namesake(me, *registry.agents())) is not None:
-        raise SettingsError(
-            f"queue titus.agent.{me.id}",
-            f"an agent of this name lives on another engine, host {other.host}; choose another name",
-        )
+    base = _base(settings, app)
+    registry, clock = AgentStore(base.keyspace), SystemClock()
+    lease = Lease(clock, settings.agent_lease, settings.fence_after)
+    me = _agent(settings, executor.facts(), agent_id)
+    places = Places(registry, clock, lease, settings.agent_lease, is_gone)
+    try:
+        me = places.named(me) if agent_id else places.numbered(me)
+    except PlaceTaken as error:
+        raise SettingsError(f"queue titus.agent.{error.agent_id}", str(error)) from error
+    writes = WritePath(base.records, base.queue, lease.holding)
     installation = base.records.installation()
-    runs = Runs(
-        agent_id=me.id,
+    tools = Tools(
+        agent=me,
         installation=installation,
         records=base.records,
-        writes=base.writes,
+        writes=writes,
         executor=executor,
         outputs=OutputStore(base.keyspace),
+        lease=lease,
         spans=_spans(settings),
         grace=settings.stop_grace,
     )
+    runs = Runs(tools, displaced)
     life = AgentLife(
         agent=me,
         installation=installation,
@@ -190,7 +202,29 @@ def agent(settings: Settings, app: App, agent_id: str) -> AgentParts:
         queue=base.queue,
         executor=executor,
         runs=runs,
-        periods=Periods(lease=settings.agent_lease, poll=settings.poll_period),
-        clock=SystemClock(),
+        writes=writes,
+        lease=lease,
+        periods=Periods(lease=settings.agent_lease, poll=settings.poll_period, grace=settings.stop_grace),
+        clock=clock,
+        is_gone=is_gone,
+        displaced=displaced,
     )
-    return AgentParts(runs, life)
+    return AgentParts(me.id, runs, life)
+
+
+def _agent(settings: Settings, facts: EngineFacts, agent_id: str) -> Agent:
+    """The agent as it reports itself, before it has a place."""
+    return Agent(
+        id=AgentId(agent_id or settings.agent_id or socket.gethostname()),
+        engine_id=facts.id,
+        host=socket.gethostname(),
+        zone=settings.zone,
+        region=settings.region,
+        queues=settings.queues,
+        capacity=replace(facts.capacity, slots=settings.slots),
+        used=Capacity(cpu_millis=0, memory_bytes=0, slots=0),
+        lease_until=_NEVER,
+        proved_at=_NEVER,
+        holder=process_name(),
+        gone_after=gone_after(settings.agent_lease, settings.fence_after, settings.stop_grace),
+    )

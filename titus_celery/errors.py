@@ -17,15 +17,18 @@ __all__ = [
     "Conflict",
     "EngineFault",
     "FailedPrecondition",
+    "Fenced",
     "Full",
     "ImageMissing",
     "InvalidRequest",
     "NotFound",
+    "PlaceTaken",
     "PositionLost",
     "SettingsError",
     "SlowObserver",
     "StartRefused",
     "StoreCorrupt",
+    "StoreFull",
     "StoreUnavailable",
     "TitusError",
     "Unavailable",
@@ -116,6 +119,31 @@ class Full(Conflict):
         return f"{self.what} has no room left; it is tried again elsewhere"
 
 
+class Fenced(TitusError):
+    """An agent wrote under a lease that it lost to another process; nothing was written."""
+
+    def __init__(self, agent_id: str, epoch: int) -> None:
+        super().__init__(agent_id, epoch)
+        self.agent_id, self.epoch = agent_id, epoch
+
+    def __str__(self) -> str:
+        return f"agent {self.agent_id}: lease {self.epoch} was lost to another process; what it wants is void"
+
+
+class PlaceTaken(TitusError):
+    """Another process holds the lease of this agent."""
+
+    def __init__(self, agent_id: str, holder: str, seconds_left: float) -> None:
+        super().__init__(agent_id, holder, seconds_left)
+        self.agent_id, self.holder, self.seconds_left = agent_id, holder, seconds_left
+
+    def __str__(self) -> str:
+        return (
+            f"agent {self.agent_id} is run by another process ({self.holder}), whose lease lasts "
+            f"{self.seconds_left:.0f} s more; give this one another name, or let it take a numbered place"
+        )
+
+
 class Unavailable(TitusError):
     """Something that the request needs is away for now; it may be tried again."""
 
@@ -133,6 +161,21 @@ class StoreUnavailable(Unavailable):
     def __init__(self, why: str) -> None:
         super().__init__("the store (Redis)", why)
         self.args = (why,)
+
+
+class StoreFull(TitusError):
+    """The store's memory is nearly used up: nothing new is taken in, so that what is there can end."""
+
+    def __init__(self, used: int, maximum: int) -> None:
+        super().__init__(used, maximum)
+        self.used, self.maximum = used, maximum
+
+    def __str__(self) -> str:
+        share = round(100 * self.used / self.maximum)
+        return (
+            f"the store uses {share} % of its memory ({self.used} of {self.maximum} bytes), so nothing new "
+            "is accepted; raise Redis's maxmemory, or keep finished jobs for a shorter time (TITUS_KEEP_*)"
+        )
 
 
 class StoreCorrupt(TitusError):

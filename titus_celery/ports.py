@@ -7,7 +7,7 @@ synchronous: the gateway calls from threads, everything else is threads anyway.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NewType, Protocol
@@ -27,6 +27,7 @@ from titus_celery.core.model import (
     Task,
     TaskId,
 )
+from titus_celery.core.retention import Ended, Freed, Kept
 
 __all__ = [
     "AgentRegistry",
@@ -40,11 +41,13 @@ __all__ = [
     "Ids",
     "ImageResolver",
     "Leases",
+    "Memory",
     "Outputs",
     "Phase",
     "Position",
     "Queue",
     "Records",
+    "Retained",
     "Seen",
     "Source",
     "Started",
@@ -64,6 +67,14 @@ class TaskView:
     now: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes that the store uses, and that it may use (0: all there are)."""
+
+    used: int
+    maximum: int
+
+
 class Records(Protocol):
     """Jobs, tasks and deadlines: the truth.
 
@@ -77,6 +88,15 @@ class Records(Protocol):
     def now(self) -> datetime:
         """The store's time, which is everybody's."""
 
+    def epoch(self) -> str:
+        """Which life of the store this is: another one after it was restarted or failed over.
+
+        It may then have forgotten its last writes, so whoever knows better tells it again.
+        """
+
+    def memory(self) -> Memory:
+        """How much memory the store uses, and may use."""
+
     def job(self, job_id: JobId) -> tuple[Job, datetime]:
         """The job, live or finished, and the store's time. NotFound if there is none."""
 
@@ -88,7 +108,9 @@ class Records(Protocol):
 
         Conflict if the job's intent or a task's version moved since it was read, if a record that
         should be new exists, or if a job is ended that has open slots. Full if *room* would be
-        exceeded. When the last open slot of a job closes, the same commit arms its SETTLE deadline.
+        exceeded. Fenced if the lease that it is made *under* went to another process.
+
+        When the last open slot of a job closes, the same commit arms its SETTLE deadline.
         A commit moves the job's state forward to the furthest its tasks got (A6).
         """
 
@@ -112,6 +134,25 @@ class Records(Protocol):
 
     def disarm(self, deadline: Deadline) -> None:
         """Remove a deadline unless it was moved meanwhile."""
+
+    def pull_deadlines(self, later_than: datetime, by: timedelta) -> None:
+        """Every later deadline that is not moved meanwhile is due *by* sooner. Not safe to repeat."""
+
+    def archive(self, job_id: JobId) -> None:
+        """Make a job that is over and its tasks one record that reads the same; safe to repeat."""
+
+
+class Retained(Protocol):
+    """The jobs that are over and still kept (docs/semantics.md A17), and how they go."""
+
+    def kept(self, limit: int) -> Kept:
+        """What is kept, with at most *limit* of the oldest jobs by end."""
+
+    def remove(self, ended: Ended) -> Freed:
+        """Remove a job, at once as a whole, and its output. Conflict if somebody else did, NotFound never."""
+
+    def trim_log(self, bytes_max: int) -> None:
+        """Let the oldest entries of the change log go until it takes about so many bytes."""
 
 
 class ChangeLog(Protocol):
@@ -178,14 +219,19 @@ class Outputs(Protocol):
 class AgentRegistry(Protocol):
     """Which agents there are, their leases, what is reserved on them, and the images they have."""
 
-    def renew(self, agent: Agent, lease: timedelta) -> datetime:
-        """Register or renew; the lease now ends at the returned store time (*agent*'s own is ignored)."""
+    def hold(self, agent: Agent, span: timedelta, is_gone: Callable[[str], bool]) -> Agent:
+        """Get or renew the lease of *agent* for its holder, for *span* from now; the agent as recorded.
+
+        Its epoch is the same as before for who renews in time, and a higher one for who gets the
+        lease after it was lost. PlaceTaken while another holder has it, unless *is_gone* knows that
+        this holder is no more.
+        """
 
     def prove(self, agent_id: AgentId) -> None:
         """Record that the agent's Celery consumer consumes, now."""
 
-    def leave(self, agent_id: AgentId) -> None:
-        """Give up the lease, so that nothing more is placed there. Tasks on it are not touched."""
+    def leave(self, agent_id: AgentId, holder: str) -> None:
+        """Give up the lease if *holder* has it: nothing more is placed there, tasks are not touched."""
 
     def agents(self) -> tuple[Sequence[Agent], datetime]:
         """Every agent whose record is kept, with what is reserved on it, and the store's time."""

@@ -12,7 +12,9 @@ from dataclasses import dataclass, fields
 from datetime import timedelta
 from typing import Any, Final
 
+from titus_celery.core.placement import LEASE_SPAN_MAX
 from titus_celery.errors import SettingsError
+from titus_celery.service.crash import POINTS
 
 __all__ = ["ENV_PREFIX", "FOREIGN_NAMES", "Settings"]
 
@@ -34,7 +36,14 @@ FOREIGN_NAMES: Final = frozenset(
 
 
 #: Periods and leases: with none of it a process would spin, or never hold what it took.
-_SPANS_NOT_ZERO: Final = ("agent_lease", "beat_lease", "poll_period", "republish_after", "tick_period")
+_SPANS_NOT_ZERO: Final = (
+    "agent_lease",
+    "beat_lease",
+    "deaf_after",
+    "poll_period",
+    "republish_after",
+    "tick_period",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +56,7 @@ class Settings:
     namespace: str = "titus"
     #: Where the gateway listens. Loopback unless you decide otherwise: there is no authentication yet.
     listen: str = "127.0.0.1:7104"
-    #: The id of the agent that `titus agent` starts. Empty: the host's name.
+    #: What numbered agents are called: <name>-1, <name>-2. Empty: the host's name.
     agent_id: str = ""
     #: The named queues this agent serves.
     queues: tuple[str, ...] = ("default",)
@@ -62,6 +71,9 @@ class Settings:
     agent_lease: timedelta = timedelta(seconds=10)
     #: How long an agent may be without a lease until its tasks are lost.
     agent_lost_after: timedelta = timedelta(seconds=60)
+    #: How long an agent that cannot reach the store lets its containers run; 0: for ever, so that a task
+    #: which is given up meanwhile may run twice. Until then an outage of Redis costs no container.
+    fence_after: timedelta = timedelta(seconds=45)
     #: What a container gets between SIGTERM and SIGKILL.
     stop_grace: timedelta = timedelta(seconds=10)
     #: How often an agent looks for kill intents that no message told it of.
@@ -70,6 +82,9 @@ class Settings:
     republish_after: timedelta = timedelta(seconds=3)
     #: A task that stays STARTING this long is given up.
     stuck_after: timedelta = timedelta(minutes=12)
+    #: A worker that has not heard itself for so long ends, to be started again. Above the 30 s that Celery
+    #: lets pass between two attempts to reach a broker that was away, and the seconds that one takes.
+    deaf_after: timedelta = timedelta(seconds=45)
     #: What an agent does with its containers when it is told to stop: keep (to adopt them at its
     #: next start) or stop.
     on_stop: str = "keep"
@@ -87,6 +102,15 @@ class Settings:
     #: Caps for one task (docs/semantics.md B2).
     cpu_max: int = 96
     memory_mb_max: int = 244_000
+    #: How long, how many, and how much of them: jobs that are over are kept until the first of these is
+    #: exceeded (docs/semantics.md A17); bytes are those of their compressed records.
+    keep_days: int = 15
+    keep_jobs: int = 100_000
+    keep_bytes: int = 1024**3
+    #: What the change log may take of the store's memory, however short a time it then reaches back.
+    log_bytes_max: int = 256 * 1024**2
+    #: For tests: the point at which this process dies or freezes (service/crash.py). Empty: none.
+    crash_at: str = ""
     #: text, or json for one JSON object a line.
     log_format: str = "text"
 
@@ -109,12 +133,16 @@ class Settings:
         for name, value, allowed in (
             ("TITUS_ON_STOP", self.on_stop, ("keep", "stop")),
             ("TITUS_LOG_FORMAT", self.log_format, ("text", "json")),
+            ("TITUS_CRASH_AT", self.crash_at.removesuffix(":freeze"), ("", *POINTS)),
         ):
             if value not in allowed:
                 raise SettingsError(name, f"{value!r} is none of {', '.join(allowed)}")
         for name in _SPANS_NOT_ZERO:
             if getattr(self, name) == timedelta(0):
                 raise SettingsError(ENV_PREFIX + name.upper(), "0 would never pause; give it some seconds")
+        if self.agent_lease > LEASE_SPAN_MAX:
+            seconds = int(LEASE_SPAN_MAX.total_seconds())
+            raise SettingsError("TITUS_AGENT_LEASE", f"must be {seconds} s at most; longer is not believed")
         return self
 
 

@@ -1,23 +1,25 @@
-"""The bench on which the executor tests try a real Docker Engine."""
+"""The benches on which the executor tests try a real Docker Engine, and the one in memory."""
 
 from __future__ import annotations
 
 import io
+import secrets
 import shutil
 import socket
 import subprocess
 import tarfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+import pytest
 from docker import APIClient
 from docker.errors import NotFound
 from docker.utils import kwargs_from_env
 
-from tests.contracts.executors import ENDLESS
+from tests.contracts.executors import ENDLESS, Bench, MemoryBench
 from titus_celery.adapters.docker_executor import DockerExecutor
 from titus_celery.core.model import TaskId
 from titus_celery.errors import EngineFault
@@ -45,6 +47,9 @@ class DockerBench:
     def is_occupied(self, name: TaskId) -> bool:
         return bool(self.client.inspect_container(name)["State"]["Running"])
 
+    def interfere(self, task_id: TaskId, signal: str) -> None:
+        self.client.kill(task_id, signal)
+
     def inspect(self, name: str) -> Mapping[str, Any]:
         found: Mapping[str, Any] = self.client.inspect_container(name)
         return found
@@ -57,6 +62,11 @@ class DockerBench:
     def cut(self) -> None:
         for relay in self._relays:
             relay.close()
+
+    def refuse(self) -> None:
+        """Take no new connections of the frail executors, as an engine that is about to stop."""
+        for relay in self._relays:
+            relay.refuse()
 
     def close(self) -> None:
         # By name, so that those which played somebody else's go, too.
@@ -98,6 +108,29 @@ class DockerImages:
         for name in self._own:
             self.client.remove_image(name, force=True)
         self.client.close()
+
+
+#: What the contracts of executors are tried on.
+EXECUTORS: Final = ("memory", "docker")
+
+
+def made_images() -> Iterator[DockerImages]:
+    """A fixture: the images, for a module."""
+    made = DockerImages(secrets.token_hex(4))
+    yield made
+    made.close()
+
+
+def made_bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
+    """A fixture: a bench, by its name; the real one takes the fixture `images`."""
+    installation = f"contract-{secrets.token_hex(4)}"
+    made: Bench
+    if request.param == "memory":
+        made = MemoryBench(installation)
+    else:
+        made = DockerBench(installation, request.getfixturevalue("images"))
+    yield made
+    made.close()
 
 
 def _busybox_tar() -> bytes:
@@ -143,6 +176,12 @@ class Relay:
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
             end.close()
+
+    def refuse(self) -> None:
+        """Take no more connections; those that are open go on."""
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
 
     def _accept(self) -> None:
         with suppress(OSError):

@@ -19,6 +19,10 @@ MIB: Final = 2**20
 TWO_STREAMS: Final = ("sh", "-c", "echo one; sleep 0.3; echo two >&2; sleep 0.3; printf three")
 #: Runs on until it is stopped, and says goodbye in its own way.
 POLITE: Final = ("sh", "-c", "trap 'exit 7' TERM; echo ready; while :; do sleep 0.05; done")
+#: The same, but as if nothing had happened.
+CONTENT: Final = ("sh", "-c", "trap 'exit 0' TERM; echo ready; while :; do sleep 0.05; done")
+#: Ends with the code of a killed program, though nobody killed it.
+LIKE_KILLED: Final = ("sh", "-c", "sh -c 'kill -9 $$'; exit $?")
 #: Takes no notice of TERM.
 STUBBORN: Final = ("sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.05; done")
 ENDLESS: Final = ("sleep", "1000")
@@ -59,6 +63,8 @@ PROGRAMS: Final[Mapping[tuple[str, ...], Program]] = {
     POLITE: Program(writes=_out(b"ready\n"), lasts=None, on_term=Exit(code=7)),
     STUBBORN: Program(writes=_out(b"ready\n"), lasts=None, on_term=None),
     ENDLESS: Program(lasts=None, on_term=None),
+    CONTENT: Program(writes=_out(b"ready\n"), lasts=None, on_term=Exit(code=0)),
+    LIKE_KILLED: Program(exit=Exit(code=137, signal=9)),
     GREEDY: Program(exit=Exit(code=137, signal=9, oom=True)),
     STRANGE_COMMAND: Program(writes=_out(STRANGE)),
 }
@@ -116,6 +122,9 @@ class Bench(Protocol):
     def is_occupied(self, name: TaskId) -> bool:
         """Whether that container is still there and runs."""
 
+    def interfere(self, task_id: TaskId, signal: str) -> None:
+        """Let somebody else send a signal (TERM, KILL) to its container, through the engine."""
+
     def frail(self) -> Executor:
         """An executor on the same engine that `cut` can part from it."""
 
@@ -148,6 +157,16 @@ class MemoryBench:
 
     def is_occupied(self, name: TaskId) -> bool:
         return name in self._executor.occupied
+
+    def interfere(self, task_id: TaskId, signal: str) -> None:
+        order = self._executor.orders[-1]
+        assert order.task_id == task_id
+        on_term = PROGRAMS[order.command].on_term
+        if signal == "KILL":
+            self._executor.end_from_outside(task_id)
+        elif on_term is not None:
+            why = "somebody stopped it on its host (signal 15)"
+            self._executor.end_from_outside(task_id, on_term, why)
 
     def frail(self) -> Executor:
         return self._executor

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -24,7 +25,7 @@ from titus_celery.adapters.redis_server import bundled_server
 from titus_celery.adapters.registry import AgentStore
 from titus_celery.adapters.store import RecordStore
 
-__all__ = ["DEBIAN_SERVER", "Bench", "MemoryBench", "RedisBench", "at_once", "server_binary"]
+__all__ = ["DEBIAN_SERVER", "Bench", "MemoryBench", "RedisBench", "at_once", "nobody", "server_binary"]
 
 #: Where Debian's package puts its server.
 DEBIAN_SERVER: Final = Path("/usr/bin/redis-server")
@@ -49,16 +50,21 @@ class World(Protocol):
     def let_pass(self, span: timedelta) -> None:
         """Return when the store's time is so much later."""
 
+    def crowded(self) -> AbstractContextManager[None]:
+        """For a while, somewhat less memory may be used than is."""
+
 
 @dataclass
 class MemoryBench:
     """A store in memory, whose time only moves by hand."""
 
     now: datetime = START
+    #: How many of its last transactions it can be made to forget.
+    undo_max: int = 0
     keyspace: MemoryKeyspace = field(init=False)
 
     def __post_init__(self) -> None:
-        self.keyspace = MemoryKeyspace(now=lambda: self.now)
+        self.keyspace = MemoryKeyspace(now=lambda: self.now, undo_max=self.undo_max)
 
     def dump(self) -> object:
         return self.keyspace.dump()
@@ -68,6 +74,14 @@ class MemoryBench:
 
     def let_pass(self, span: timedelta) -> None:
         self.now += span
+
+    @contextmanager
+    def crowded(self) -> Iterator[None]:
+        self.keyspace.used_and_maximum = (1_000_000, 900_000)
+        try:
+            yield
+        finally:
+            self.keyspace.used_and_maximum = (0, 0)
 
 
 class RedisBench:
@@ -102,6 +116,15 @@ class RedisBench:
         while self.keyspace.now() < end:
             pass
 
+    @contextmanager
+    def crowded(self) -> Iterator[None]:
+        used, _ = self.keyspace.memory()
+        self.raw.config_set("maxmemory", used * 9 // 10)
+        try:
+            yield
+        finally:
+            self.raw.config_set("maxmemory", 0)
+
 
 @dataclass
 class Bench:
@@ -127,6 +150,11 @@ class Bench:
     def unspoil(self, key: str, kind: Kind) -> None:
         """Remove what `spoil` put there."""
         self.keyspace.transact([], [Delete(key, Kind.SORTED if kind is Kind.TEXT else Kind.TEXT)])
+
+
+def nobody(holder: str) -> bool:
+    """For `hold`: of no holder it is known that it is no more."""
+    return False
 
 
 def at_once(count: int, action: Callable[[int], _T]) -> Sequence[_T]:

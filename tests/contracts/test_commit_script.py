@@ -25,12 +25,12 @@ from tests.builders import (
     tasks,
     to_be_retried,
 )
-from tests.contracts.stores import Bench, at_once
+from tests.contracts.stores import Bench, at_once, nobody
 from tests.repetition import again
 from titus_celery.adapters import keyspace as ks
 from titus_celery.adapters.layout import plan
-from titus_celery.core.decision import Change
-from titus_celery.core.model import Capacity, DeadlineKind, Job, StateChange, Task
+from titus_celery.core.decision import Change, Decision, change_of
+from titus_celery.core.model import Capacity, DeadlineKind, Holding, Job, StateChange, Task
 from titus_celery.core.states import State
 from titus_celery.errors import Conflict, Full, StoreCorrupt
 from titus_celery.ports import Chunk, Source
@@ -95,7 +95,17 @@ def finishing(bench: Bench) -> Change:
     return change(new, [one], tasks=(finished(one),))
 
 
-RICH = [created, placed, failing, finishing, settled]
+def claimed(bench: Bench) -> Change:
+    """An agent takes a task under its lease."""
+    new = job()
+    held = bench.registry.hold(agent(), LEASE, nobody)
+    (one,) = saved(bench.records, new)
+    (one,) = commit(bench.records, new, [one], to=[dispatched(one)], room=ROOM)
+    taken = Decision(tasks=(moved(one, State.STARTING, 2),))
+    return change_of(new, [one], taken, Holding(held.id, held.epoch))
+
+
+RICH = [created, placed, claimed, failing, finishing, settled]
 
 
 def keys_of(bench: Bench, made: Change) -> list[tuple[str, ks.Kind]]:
@@ -116,7 +126,7 @@ def test_the_stories_write_every_kind_of_key_and_counter(bench: Bench) -> None:
     prefix = f"{{{bench.keyspace.namespace}}}:"
     assert {key.removeprefix(prefix) for key in keys} == {
         *("job:*", "job:*:open", "job:*:done", "task:*", "out:*", "jobs:live", "jobs:over"),
-        *("queued", "deadlines", "log", "ledger", "agent:host-1:tasks"),
+        *("queued", "deadlines", "log", "ledger", "agent:host-1", "agent:host-1:tasks"),
     }
     fields = {field for made in changes for _, field in counters_of(bench, made)}
     assert fields == {"cpu:ENGINE:1", "memory:ENGINE:1", "slots:host-1", "state", "slots_ok", "slots_failed"}
@@ -170,7 +180,7 @@ def test_reading_a_key_of_another_kind_names_it(bench: Bench) -> None:
     new = job()
     (one,) = saved(bench.records, new)
     bench.outputs.append(one.id, [Chunk(0, Source.STDOUT, b"x")])
-    bench.registry.renew(agent(), LEASE)
+    bench.registry.hold(agent(), LEASE, nobody)
     assert bench.records.installation()
     reads: list[tuple[str, ks.Kind, Callable[[], object]]] = [
         (bench.keys.installation, ks.Kind.TEXT, bench.records.installation),
@@ -266,7 +276,7 @@ def test_settle_is_armed_by_the_last_slot_and_by_no_other(bench: Bench) -> None:
 @again(25)
 def test_concurrent_reservations_never_exceed_the_room(bench: Bench) -> None:
     host = agent()
-    bench.registry.renew(host, LEASE)
+    bench.registry.hold(host, LEASE, nobody)
     new = job(desired=24)
     made = saved(bench.records, new, 24)
     room = Capacity(cpu_millis=1_000, memory_bytes=2**32, slots=100)
@@ -289,7 +299,7 @@ def test_concurrent_reservations_never_exceed_the_room(bench: Bench) -> None:
 def test_a_task_dispatched_again_moves_its_reservation(bench: Bench) -> None:
     left, right = agent("left", engine="E1"), agent("right", engine="E2")
     for host in (left, right):
-        bench.registry.renew(host, LEASE)
+        bench.registry.hold(host, LEASE, nobody)
     new = job()
     (one,) = saved(bench.records, new)
     (one,) = commit(bench.records, new, [one], to=[dispatched(one, left, cpu=7)], room=ROOM)

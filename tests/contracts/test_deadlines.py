@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
 from tests.builders import (
     at,
     commit,
@@ -10,8 +14,9 @@ from tests.builders import (
     saved,
 )
 from tests.contracts.stores import Bench
-from titus_celery.adapters.keyspace import SetAdd, to_ms
-from titus_celery.core.model import DeadlineKind
+from titus_celery.adapters.keyspace import Check, Keyspace, SetAdd, SetRemove, Write, to_ms
+from titus_celery.adapters.store import RecordStore
+from titus_celery.core.model import Deadline, DeadlineKind
 
 
 def test_deadlines_stay_until_a_commit_removes_them(bench: Bench) -> None:
@@ -56,3 +61,74 @@ def test_a_deadline_of_a_later_release_is_left_for_it(bench: Bench) -> None:
     assert bench.records.next_due() is None
     bench.keyspace.transact([], [SetAdd(bench.keys.deadlines, "settle:j", to_ms(at(2)))])
     assert bench.records.next_due() == at(2)
+
+
+# --------------------------------------------------------------------------------------------------- pulled
+
+
+def armed(bench: Bench, count: int, due: float) -> list[Deadline]:
+    """So many deadlines, all due at once."""
+    made = [deadline(DeadlineKind.FANOUT, f"job-{number:03}", due) for number in range(count)]
+    members = [SetAdd(bench.keys.deadlines, f"fanout:{one.entity}", to_ms(one.due)) for one in made]
+    bench.keyspace.transact([], members)
+    return made
+
+
+def test_deadlines_are_pulled_that_are_later_than_an_instant(bench: Bench) -> None:
+    new = job()
+    (one,) = saved(bench.records, new)
+    on_time, late = deadline(DeadlineKind.RETRY, one.id, 60), deadline(DeadlineKind.STUCK, one.id, 60.001)
+    last = deadline(DeadlineKind.LIMIT, one.id, 7_000)
+    commit(bench.records, new, arm=(on_time, late, last))
+    bench.records.pull_deadlines(at(60), timedelta(seconds=60))
+    assert bench.records.due(at(9_999), 10) == [
+        deadline(DeadlineKind.STUCK, one.id, 0.001),
+        on_time,
+        deadline(DeadlineKind.LIMIT, one.id, 6_940),
+    ]
+
+
+def test_each_deadline_is_pulled_once_however_many_there_are(bench: Bench) -> None:
+    """Several pages of one due time, and of others that are still later than the instant when pulled."""
+    made = armed(bench, 250, 100)
+    more = [deadline(DeadlineKind.SETTLE, f"job-{number:03}", 101 + number) for number in range(250)]
+    bench.keyspace.transact(
+        [], [SetAdd(bench.keys.deadlines, f"settle:{one.entity}", to_ms(one.due)) for one in more]
+    )
+    bench.records.pull_deadlines(at(50), timedelta(seconds=7))
+    found = bench.records.due(at(9_999), 1_000)
+    assert {(one.kind, one.entity): one.due for one in found} == {
+        (one.kind, one.entity): one.due - timedelta(seconds=7) for one in (*made, *more)
+    }
+
+
+class Meddling:
+    """A keyspace in which others are at work between the reading of deadlines and their being moved."""
+
+    def __init__(self, inner: Keyspace, meanwhile: Sequence[Write]) -> None:
+        self._inner = inner
+        self._meanwhile = list(meanwhile)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def transact(self, checks: Sequence[Check], writes: Sequence[Write], *, grows: bool = False) -> None:
+        """First what the others do, then this."""
+        self._inner.transact([], self._meanwhile)
+        self._meanwhile.clear()
+        self._inner.transact(checks, writes, grows=grows)
+
+
+def test_what_is_moved_or_gone_meanwhile_is_not_pulled(bench: Bench) -> None:
+    gone, moved, stays = armed(bench, 3, 100)
+    key = bench.keys.deadlines
+    meanwhile: list[Write] = [
+        SetRemove(key, f"fanout:{gone.entity}"),
+        SetAdd(key, f"fanout:{moved.entity}", to_ms(at(5))),
+    ]
+    records = RecordStore(Meddling(bench.keyspace, meanwhile))
+    records.pull_deadlines(at(50), timedelta(seconds=90))
+    assert bench.records.due(at(9_999), 10) == [
+        deadline(DeadlineKind.FANOUT, moved.entity, 5),
+        deadline(DeadlineKind.FANOUT, stays.entity, 10),
+    ]

@@ -8,18 +8,17 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.contracts.docker_engine import DockerBench, DockerImages
-from tests.contracts.executors import ENDLESS, MIB, order, run, text
+from tests.contracts.docker_engine import DockerBench, DockerImages, made_images
+from tests.contracts.executors import CONTENT, ENDLESS, MIB, order, run, started, text
 from titus_celery.adapters.docker_executor import DockerExecutor
 from titus_celery.core.model import Demand, Exit
 from titus_celery.errors import EngineFault, StartRefused
+from titus_celery.ports import Phase
 
 
 @pytest.fixture(scope="module")
 def images() -> Iterator[DockerImages]:
-    made = DockerImages(secrets.token_hex(4))
-    yield made
-    made.close()
+    yield from made_images()
 
 
 @pytest.fixture
@@ -104,3 +103,40 @@ def test_a_fast_writer_is_read_whole_in_few_chunks(docker_bench: DockerBench) ->
     assert end == Exit(code=0)
     assert text(chunks) == b"".join(b"%d\n" % number for number in range(1, 200_001))
     assert len(chunks) < 20_000
+
+
+def test_an_engine_that_is_about_to_stop_gets_nothing_to_start(docker_bench: DockerBench) -> None:
+    """It would: it serves the connections it has. What it starts then it ends when it comes back."""
+    executor, first, second = docker_bench.frail(), order(docker_bench, ENDLESS), order(docker_bench, ENDLESS)
+    executor.create(first)
+    executor.start(first.task_id)
+    executor.create(second)
+    docker_bench.refuse()
+    with pytest.raises(EngineFault):
+        executor.start(second.task_id)
+    seen = executor.look(second.task_id)
+    assert seen is not None
+    assert seen.phase is Phase.CREATED
+
+
+def test_an_end_is_not_believed_of_an_engine_that_is_about_to_stop(docker_bench: DockerBench) -> None:
+    """It may have ended the container, and the word of that may still be on its way."""
+    executor, wanted = docker_bench.frail(), order(docker_bench, ("sh", "-c", "exit 0"))
+    executor.create(wanted)
+    executor.start(wanted.task_id)
+    docker_bench.executor.wait(wanted.task_id)
+    docker_bench.refuse()
+    with pytest.raises(EngineFault):
+        executor.wait(wanted.task_id)
+    assert docker_bench.executor.wait(wanted.task_id) == Exit(code=0)
+
+
+def test_an_agent_that_was_away_learns_from_the_engine_who_ended_its_container(
+    docker_bench: DockerBench,
+) -> None:
+    task_id = started(docker_bench, CONTENT)
+    next(docker_bench.executor.output(task_id, 0))
+    docker_bench.interfere(task_id, "TERM")
+    docker_bench.executor.wait(task_id)
+    end = docker_bench.frail().wait(task_id)
+    assert end == Exit(code=0, outside="somebody stopped it on its host (signal 15)")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +10,7 @@ from datetime import UTC, timedelta
 
 import pytest
 
-from tests.contracts.docker_engine import DockerBench, DockerImages
+from tests.contracts.docker_engine import EXECUTORS, DockerImages, made_bench, made_images
 from tests.contracts.executors import (
     ENDLESS,
     GRACE,
@@ -23,7 +22,6 @@ from tests.contracts.executors import (
     STUBBORN,
     TWO_STREAMS,
     Bench,
-    MemoryBench,
     in_background,
     new_task_id,
     order,
@@ -41,21 +39,12 @@ PATIENCE = 30
 
 @pytest.fixture(scope="module")
 def images() -> Iterator[DockerImages]:
-    made = DockerImages(secrets.token_hex(4))
-    yield made
-    made.close()
+    yield from made_images()
 
 
-@pytest.fixture(params=["memory", "docker"])
+@pytest.fixture(params=EXECUTORS)
 def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
-    installation = f"contract-{secrets.token_hex(4)}"
-    made: Bench
-    if request.param == "memory":
-        made = MemoryBench(installation)
-    else:
-        made = DockerBench(installation, request.getfixturevalue("images"))
-    yield made
-    made.close()
+    yield from made_bench(request)
 
 
 # ---------------------------------------------------------------------------------------------- ends

@@ -8,7 +8,8 @@ import pytest
 
 from tests.contracts.stores import Bench
 from titus_celery.adapters import keyspace as ks
-from titus_celery.errors import Conflict, Full, StoreCorrupt
+from titus_celery.core.model import AgentId, Holding
+from titus_celery.errors import Conflict, Fenced, Full, StoreCorrupt, StoreUnavailable
 
 HASH, SORTED, STREAM, TEXT = "h", "z", "x", "t"
 NOT_AT_ALL = timedelta(0)
@@ -60,6 +61,27 @@ def test_field_is(place: Place) -> None:
     assert place.passes(check("1"))
     assert not place.passes(check("01"))
     assert not place.passes(ks.FieldIs(place(HASH), "b", "1", "it"))
+
+
+def test_a_fence_is_told_as_such_and_before_what_comes_after_it(place: Place) -> None:
+    fence = ks.FieldIs(place(HASH), "epoch", "7", "it", fence=Holding(AgentId("a"), 7))
+    stale = ks.FieldIs(place(HASH), "b", "1", "it")
+
+    def refused() -> None:
+        with pytest.raises(Fenced) as caught:
+            place.space.transact([fence, stale], [ks.TextSet(place("seen"), "yes")])
+        assert (caught.value.agent_id, caught.value.epoch) == ("a", 7)
+        assert place.space.text(place("seen")) is None
+
+    refused()
+    place.write(ks.HashSet(place(HASH), {"a": "7"}))
+    refused()
+    place.write(ks.HashSet(place(HASH), {"epoch": "8"}))
+    refused()
+    place.write(ks.HashSet(place(HASH), {"epoch": "7"}))
+    assert place.passes(fence)
+    with pytest.raises(Conflict):
+        place.space.transact([fence, stale], [])
 
 
 def test_absent(place: Place) -> None:
@@ -195,6 +217,9 @@ def test_pages_of_a_set(place: Place) -> None:
     assert place.space.members_until(key, 2, 9) == [("a", 0), ("b", 1), ("c", 2)]
     assert place.space.members_until(key, 2, 1) == [("a", 0)]
     assert place.space.members_until(key, -1, 9) == []
+    assert place.space.members_from(key, 2, 9) == [("c", 2), ("d", 3), ("e", 4)]
+    assert place.space.members_from(key, 2, 1) == [("c", 2)]
+    assert place.space.members_from(key, 5, 9) == []
 
 
 def test_a_stream_keeps_what_it_is_told_to(place: Place) -> None:
@@ -251,3 +276,79 @@ def test_a_key_that_was_deleted_starts_anew(bench: Bench, place: Place) -> None:
     assert place.space.text(place(TEXT)) is None
     place.write(ks.TextSet(place(TEXT), "b"))
     assert bench.world.time_left(place(TEXT)) is None
+
+
+def test_a_text_may_be_any_bytes(place: Place) -> None:
+    every = bytes(range(256)) * 300
+    assert place.space.blob(place(TEXT)) is None
+    for value in (every, b"", b"\0", b"7", b"short", "ünï".encode()):
+        place.write(ks.TextSet(place(TEXT), value))
+        assert place.space.blob(place(TEXT)) == value
+    assert place.space.text(place(TEXT)) == "ünï"
+    place.write(ks.TextSet(place(TEXT), "ü"))
+    assert place.space.blob(place(TEXT)) == "ü".encode()
+    place.write(ks.TextSet(place(TEXT), b"\xff"))
+    assert place.space.text(place(TEXT)) == "\ufffd"
+    place.write(ks.SetAdd(place(SORTED), "m", 1))
+    with pytest.raises(StoreCorrupt):
+        place.space.blob(place(SORTED))
+
+
+def test_the_score_of_one_member(place: Place) -> None:
+    assert place.space.score(place(SORTED), "m") is None
+    place.write(ks.SetAdd(place(SORTED), "m", 1_772_366_400_123))
+    assert place.space.score(place(SORTED), "m") == 1_772_366_400_123
+    assert place.space.score(place(SORTED), "n") is None
+    place.write(ks.TextSet(place(TEXT), "a"))
+    with pytest.raises(StoreCorrupt):
+        place.space.score(place(TEXT), "m")
+
+
+def test_a_stream_is_trimmed_to_the_memory_it_may_take(place: Place) -> None:
+    """Of 16,000 entries about a quarter stays: more go than Redis drops by one command."""
+    key, keep, size = place(STREAM), timedelta(hours=1), 240
+    for start in range(0, 16_000, 100):
+        entries = (ks.Append(key, {"n": str(start + n), "x": "x" * size}, keep) for n in range(100))
+        place.write(*entries)
+
+    def left() -> list[int]:
+        found = place.space.entries(key, ks.NO_ENTRY, 20_000, NOT_AT_ALL)
+        return [int(entry.fields["n"]) for entry in found]
+
+    place.space.trim(key, 16_000 * size * 2)
+    assert len(left()) == 16_000
+    place.space.trim(key, 4_000 * size)
+    numbers = left()
+    assert numbers == list(range(numbers[0], 16_000))
+    assert 2_800 <= len(numbers) <= 4_000
+    place.space.trim(key, 4_000 * size)
+    assert left() == numbers
+    place.space.trim(key, 1)
+    assert 1 <= len(left()) <= 20 and left()[-1] == 15_999
+
+
+def test_trimming_what_is_no_stream(place: Place) -> None:
+    place.space.trim(place(STREAM), 1)
+    assert place.passes(ks.Absent(place(STREAM), ks.Kind.STREAM, "it"))
+    place.write(ks.TextSet(place(TEXT), "a"))
+    for bytes_max in (1, 1_000_000):
+        with pytest.raises(StoreCorrupt) as caught:
+            place.space.trim(place(TEXT), bytes_max)
+        assert caught.value.key == place(TEXT)
+
+
+def test_memory_that_is_used_up_refuses_only_what_grows_the_store(bench: Bench, place: Place) -> None:
+    write = ks.HashSet(place(HASH), {"a": "x" * 1_000})
+    with bench.world.crowded():
+        used, maximum = place.space.memory()
+        assert used > maximum > 0
+        with pytest.raises(StoreUnavailable, match="memory is full"):
+            place.space.transact([], [write], grows=True)
+        assert place.fields() == {}
+        # Many times, since nothing that was freed meanwhile is to explain it.
+        for _ in range(100):
+            place.space.transact([], [write])
+        with pytest.raises(StoreUnavailable, match="memory is full"):
+            place.space.transact([], [write], grows=True)
+    place.space.transact([], [write], grows=True)
+    assert len(place.fields()["a"]) == 1_000

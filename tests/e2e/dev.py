@@ -7,13 +7,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from tests.e2e.installation import GRACE, Engine, faults, free_port
 from tests.e2e.processes import Process, clean_environment, until
+from tests.e2e.witness import Witness
 from titus_celery.adapters.docker_records import AGENT
 
 __all__ = ["OWNER", "Dev", "Done", "developing", "titus"]
@@ -58,13 +59,15 @@ def titus(*arguments: str, server: str = "", **settings: str) -> Done:
 class Dev:
     """One `titus dev`, on a state directory that outlives it."""
 
-    def __init__(self, directory: Path, *options: str) -> None:
+    def __init__(self, directory: Path, *options: str, **settings: str) -> None:
         self.directory = directory
         self.state = directory / "state"
         self.engine = Engine()
+        self.witness = Witness(lambda: self.label)
+        self.witness.watch()
         self.port, self.flower_port = free_port(), free_port()
         self.server = f"127.0.0.1:{self.port}"
-        self._options = options
+        self._options, self._settings = options, {**GRACE, **settings}
         self._starts = 0
         self.process: Process | None = None
         #: Programs in whose logs Celery may put a traceback, because a test broke what it stands on.
@@ -85,7 +88,7 @@ class Dev:
         """Start it, again too, and wait until it says that it is ready."""
         self._starts += 1
         log = self.directory / f"dev-{self._starts}.txt"
-        self.process = process = Process(self.command, GRACE, log)
+        self.process = process = Process(self.command, self._settings, log)
 
         def is_ready() -> bool:
             assert process.alive(), process.text()
@@ -141,8 +144,9 @@ class Dev:
         problems: list[str] = []
         if self.process is not None and (code := self.interrupt()):
             problems.append(f"titus dev ended with {code}")
-        with suppress(FileNotFoundError):
+        with closing(self.witness), suppress(FileNotFoundError):
             problems += [f"container {name} is left" for name in self.engine.containers(self.label)]
+            problems += self.witness.problems()
             self.engine.clear(self.label)
         problems += faults(self.state / "logs", self.shaken)
         self.engine.close()
@@ -183,9 +187,9 @@ class Following:
 
 
 @contextmanager
-def developing(directory: Path, *options: str) -> Iterator[Dev]:
+def developing(directory: Path, *options: str, **settings: str) -> Iterator[Dev]:
     """A `titus dev` that is ready, and stopped at the end."""
-    dev = Dev(directory, *options)
+    dev = Dev(directory, *options, **settings)
     try:
         dev.start()
         yield dev

@@ -16,12 +16,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
-import docker
 import grpc
+import redis
 from docker.errors import DockerException, ImageNotFound, NotFound
 
+from tests.e2e.engines import NO_ANSWER, connect
 from tests.e2e.jobs import HELLO, WORKLOADS
 from tests.e2e.processes import PATIENCE, Process, until
+from tests.e2e.witness import Witness
 from titus_celery.adapters.docker_records import INSTALLATION
 from titus_celery.adapters.redis_keyspace import RedisKeyspace
 from titus_celery.adapters.redis_server import RedisServer, start_server
@@ -80,9 +82,9 @@ def faults(directory: Path, shaken: Collection[str] = ()) -> list[str]:
 class Engine:
     """The Docker Engine as a bystander sees it; a missing one is a failure that says how to get it."""
 
-    def __init__(self) -> None:
+    def __init__(self, url: str = "") -> None:
         try:
-            self.client = docker.APIClient(version="auto", **docker.utils.kwargs_from_env())
+            self.client = connect(url)
         except DockerException as error:
             raise AssertionError(f"these tests need a Docker Engine: `make setup`. {error}") from error
         for image in (HELLO, WORKLOADS):
@@ -127,9 +129,13 @@ class Engine:
 class Installation:
     """The processes of one installation, each at the test's mercy."""
 
-    def __init__(self, directory: Path, *, redis_binary: Path | None = None, **settings: str) -> None:
+    def __init__(
+        self, directory: Path, *, redis_binary: Path | None = None, engine_url: str = "", **settings: str
+    ) -> None:
         self.directory = directory
-        self.engine = Engine()
+        self.engine = Engine(engine_url)
+        #: Every engine on which it may have containers, by URL.
+        self.engines: dict[str, Engine] = {engine_url: self.engine}
         self.store: RedisServer = start_server(directory / "redis", binary=redis_binary)
         self._binary = redis_binary
         # The end of the directory's name is pytest's number: unique in a run, and readable.
@@ -142,6 +148,7 @@ class Installation:
             "TITUS_LISTEN": self.listen,
             "TITUS_AGENT_ID": self.agent_id,
             "FLOWER_UNAUTHENTICATED_API": "1",
+            **({"TITUS_ENGINE_URL": engine_url} if engine_url else {}),
             **GRACE,
             **settings,
         }
@@ -149,6 +156,9 @@ class Installation:
         self.id = RecordStore(self._keyspace).installation()
         #: The label of this installation's containers.
         self.label = f"{INSTALLATION}={self.id}"
+        #: What the engines say happened to its containers.
+        self.witness = Witness(lambda: self.label)
+        self.witness.watch(engine_url)
         self.processes: dict[str, Process] = {}
         self.client = TitusClient(self.listen, CALLER)
         self._channel = grpc.insecure_channel(self.listen)
@@ -167,8 +177,17 @@ class Installation:
             "flower": processes.flower_command("127.0.0.1", self.flower_port),
         }
         for name in names:
-            log = self.directory / f"{name}.log"
-            self.processes[name] = Process(commands[name], {**self.settings, **settings}, log)
+            self.start_command(name, commands[name], **settings)
+
+    def start_command(self, name: str, command: Sequence[str], **settings: str) -> None:
+        """Start a program of any command under a name: further agents, say."""
+        log = self.directory / f"{name}.log"
+        self.processes[name] = Process(command, {**self.settings, **settings}, log)
+
+    def also_on(self, engine_url: str) -> Engine:
+        """Another engine of this installation: its containers count, and it is watched from now on."""
+        self.witness.watch(engine_url)
+        return self.engines.setdefault(engine_url, Engine(engine_url))
 
     def stop(self, *names: str) -> None:
         """End programs in good order."""
@@ -176,6 +195,18 @@ class Installation:
             self.processes[name].ask_to_stop()
         for name in names:
             self.processes.pop(name).wait()
+
+    def kill(self, name: str) -> None:
+        """End a program as a crash would."""
+        self.processes.pop(name).kill()
+
+    def freeze(self, name: str) -> None:
+        """Take the processor away from a program."""
+        self.processes[name].freeze()
+
+    def thaw(self, name: str) -> None:
+        """Let it go on."""
+        self.processes[name].thaw()
 
     def ready(self) -> None:
         """Wait until a job would run."""
@@ -192,6 +223,17 @@ class Installation:
     def knows_image(self, name: str) -> bool:
         """Whether an agent told of an image of this name."""
         return any(name in images for images in AgentStore(self._keyspace).images().values())
+
+    def agents(self) -> Sequence[Agent]:
+        """The agents as they are registered."""
+        return AgentStore(self._keyspace).agents()[0]
+
+    def purge_queue(self, queue: str) -> int:
+        """Throw away the messages of a Celery queue that nobody took yet; how many there were."""
+        key = f"{self.settings['TITUS_NAMESPACE']}-mq:{queue}"
+        with redis.Redis.from_url(self.store.url) as client, client.pipeline() as both:
+            length, _ = both.llen(key).delete(key).execute()
+        return int(length)
 
     def restart_store(self) -> None:
         """Start the store again where it was, after `store.stop()`."""
@@ -249,25 +291,38 @@ class Installation:
         problems: list[str] = []
         try:
             left: list[str] = []
-            with suppress(AssertionError):
+            try:
                 # A container goes right after its task's end was told.
                 until(lambda: not self._left(left), "no container left", timedelta(seconds=15))
-            problems += [f"container {name} is left" for name in left]
+            except NO_ANSWER as error:
+                problems.append(f"an engine does not answer: {error}")
+            except AssertionError:
+                problems += [f"container {name} is left" for name in left]
             problems += self._end_processes()
             problems += faults(self.directory, self.shaken)
+            problems += self._testimony()
         finally:
-            self.engine.clear(self.label)
+            self.witness.close()
             self.client.close()
             self._channel.close()
-            self.engine.close()
+            for engine in self.engines.values():
+                with suppress(*NO_ANSWER):
+                    engine.clear(self.label)
+                engine.close()
             if self.store.alive():
                 self.store.stop()
             self._keyspace.close()
         assert not problems, "\n".join([*problems, f"the logs are in {self.directory}"])
 
     def _left(self, left: list[str]) -> list[str]:
-        left[:] = self.engine.containers(self.label)
+        left[:] = [name for engine in self.engines.values() for name in engine.containers(self.label)]
         return left
+
+    def _testimony(self) -> list[str]:
+        try:
+            return self.witness.problems()
+        except AssertionError as error:
+            return [str(error)]
 
     def _end_processes(self) -> list[str]:
         problems: list[str] = []
@@ -286,10 +341,14 @@ class Installation:
 
 @contextmanager
 def installed(
-    directory: Path, *names: str, redis_binary: Path | None = None, **settings: str
+    directory: Path,
+    *names: str,
+    redis_binary: Path | None = None,
+    engine_url: str = "",
+    **settings: str,
 ) -> Iterator[Installation]:
     """An installation of the programs *names* (all of CORE, if none), ready for jobs if it has them all."""
-    installation = Installation(directory, redis_binary=redis_binary, **settings)
+    installation = Installation(directory, redis_binary=redis_binary, engine_url=engine_url, **settings)
     try:
         installation.start(*(names or CORE))
         installation.ready()

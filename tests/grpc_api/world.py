@@ -18,7 +18,7 @@ from titus_celery.adapters.memory_queue import MemoryQueue
 from titus_celery.adapters.outputs import OutputStore
 from titus_celery.adapters.registry import AgentStore
 from titus_celery.adapters.store import RecordStore
-from titus_celery.adapters.system import SystemIds
+from titus_celery.adapters.system import SystemClock, SystemIds
 from titus_celery.core.decision import Decision
 from titus_celery.core.jobs import settled
 from titus_celery.core.lifecycle import Spans, claimed, dispatched, ended, running
@@ -110,7 +110,7 @@ class Store:
             memory_mb_max=settings.memory_mb_max,
         )
         resolver = resolver or InventoryResolver(self.registry)
-        return Jobs(self.records, self.writes, resolver, SystemIds(), limits)
+        return Jobs(self.records, self.writes, resolver, SystemIds(), limits, SystemClock())
 
     def task(self, task_id: TaskId) -> Task:
         """A task's record."""

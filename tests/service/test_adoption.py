@@ -10,9 +10,9 @@ from tests.service.world import ANN, APP, DiedError, Host, World
 from titus_celery.adapters.keys import Keys
 from titus_celery.adapters.keyspace import TextSet
 from titus_celery.adapters.memory_executor import MemoryExecutor
-from titus_celery.core.decision import RunTask
+from titus_celery.core.decision import Change, RunTask
 from titus_celery.core.lifecycle import task_id
-from titus_celery.core.model import Exit, TaskId
+from titus_celery.core.model import AgentId, Exit, TaskId
 from titus_celery.core.states import State
 from titus_celery.ports import Phase
 
@@ -112,6 +112,21 @@ def test_a_kill_that_came_while_its_agent_was_away_is_carried_out_at_its_return(
     assert world.why(one).startswith("killed: by ann")
 
 
+def test_what_its_process_before_stopped_for_a_kill_was_killed() -> None:
+    """To the one that comes back it looks like a stop by somebody else."""
+    world = World()
+    host = world.host()
+    id, _ = world.started()
+    one = task_id(id, 0, 1)
+    host.restart()
+    world.jobs.kill(id, ANN)
+    host.engine.end_from_outside(one)
+    host.life.reconcile()
+    (run,) = world.deliver()
+    run.end()
+    assert world.why(one).startswith("killed: by ann")
+
+
 def test_what_is_carried_already_is_not_adopted() -> None:
     world = World()
     host = world.host()
@@ -183,13 +198,92 @@ def test_containers_of_another_agent_on_the_same_engine_are_left_alone_while_the
     assert first.phase(task_id(id, 0, 1)) is Phase.RUNNING
 
 
-def test_a_container_whose_task_nobody_knows_is_left_for_a_person() -> None:
-    """The store may have been restored from an older copy: removing is what cannot be undone."""
+def test_a_container_of_a_sibling_that_lost_its_lease_is_left_alone_while_its_task_lives() -> None:
+    """Its next process adopts it, or one of us takes it over: by a record, not by a look."""
+    engine = MemoryExecutor(images=[APP])
+    world = World()
+    first = world.host("host-1", engine=engine)
+    id, _ = world.started()
+    world.sleep(LEASE, beating=False)
+    second = world.host("host-1b", engine=engine)
+    second.life.reconcile()
+    assert first.phase(task_id(id, 0, 1)) is Phase.RUNNING
+
+
+def test_a_container_that_a_namesake_elsewhere_left_on_this_engine_is_removed() -> None:
+    """The agent whose name it bears lives, but on another engine, where it cannot see it."""
+    engine = MemoryExecutor(images=[APP])
+    world, _, one = outlived(engine, "host-1")
+    del world.hosts[AgentId("host-1")]
+    world.host("host-1", engine=MemoryExecutor(images=[APP], engine_id="ENGINE:elsewhere"))
+    successor = world.host("host-1b", engine=engine)
+    successor.life.reconcile()
+    assert successor.phase(one) is None
+
+
+def test_an_ended_container_of_a_sibling_that_lives_is_left_to_it() -> None:
+    """It reports first, and removes then: in between nobody else may touch it."""
+    engine = MemoryExecutor(images=[APP])
+    world = World()
+    first = world.host("host-1", engine=engine)
+    second = world.host("host-1b", engine=engine)
+    _, order = world.placed()
+    assert order.dispatch.agent_id == first.id
+    seen = []
+
+    def look(change: Change) -> None:
+        if change.tasks[0].after.state.is_final:
+            second.life.reconcile()
+            seen.append(first.phase(order.task_id))
+
+    first.records.after_commit = look
+    run = first.carry(order)
+    run.until(State.RUNNING)
+    world.release(run, order.task_id)
+    assert seen == [Phase.EXITED]
+    assert first.phase(order.task_id) is None
+
+
+# ------------------------------------------------------------------------------------------ unknown ones
+
+
+def known_to_nobody() -> tuple[World, Host, TaskId]:
+    """A container with our labels, on the host of an installation that has no record of it."""
     world = World()
     host = world.host()
     id, _ = world.started()
     restored = World()
     mine = TextSet(Keys("titus").installation, world.records.installation())
     restored.keyspace.transact([], [mine])
-    restored.host(engine=host.engine).life.reconcile()
-    assert host.phase(task_id(id, 0, 1)) is Phase.RUNNING
+    return restored, restored.host(engine=host.engine), task_id(id, 0, 1)
+
+
+def test_a_container_whose_task_nobody_knows_is_stopped_after_ten_minutes_and_not_before() -> None:
+    """The store may have been restored from an older copy: removing is what cannot be undone."""
+    world, host, one = known_to_nobody()
+    for _ in range(20):
+        host.life.reconcile()
+        assert host.phase(one) is Phase.RUNNING
+        world.sleep(30)
+    host.life.reconcile()
+    assert [(id, grace.total_seconds()) for id, grace in host.engine.stops] == [(one, 10)]
+    assert host.phase(one) is None
+
+
+def test_a_container_that_became_known_meanwhile_has_its_time_anew() -> None:
+    world, host, one = known_to_nobody()
+    host.life.reconcile()
+    world.sleep(599)
+    (order,) = host.engine.orders
+    host.engine.remove(one)
+    host.life.reconcile()
+    host.engine.create(order)
+    host.engine.start(one)
+    world.sleep(599)
+    host.life.reconcile()
+    world.sleep(599)
+    host.life.reconcile()
+    assert host.phase(one) is Phase.RUNNING
+    world.sleep(1)
+    host.life.reconcile()
+    assert host.phase(one) is None

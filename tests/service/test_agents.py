@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
 import pytest
 
+from tests.service.doors import OpenEngine
 from tests.service.world import ANN, World, a_job
 from titus_celery.core.decision import Change, Command, Prove, RunTask
-from titus_celery.core.lifecycle import task_id
-from titus_celery.core.model import Exit
+from titus_celery.core.lifecycle import task_id, told_to_stop
+from titus_celery.core.model import Deadline, DeadlineKind, Exit
+from titus_celery.core.reasons import Code, Reason
 from titus_celery.core.states import State
 from titus_celery.errors import EngineFault, StoreUnavailable
+from titus_celery.ports import Phase
 
 #: A host's lease is 10 s, and 60 s without one make its tasks lost.
 LEASE: Final = 10
@@ -173,27 +177,87 @@ def test_a_container_that_does_not_end_in_time_is_said_not_to_have_ended() -> No
     assert not host.runs.stop_all(timedelta(0))
 
 
+@pytest.mark.parametrize("why", ["killed", "told to stop", "over its limit"])
+def test_a_stop_is_asked_for_at_every_poll_until_the_container_is_gone(why: str) -> None:
+    world = World()
+    host = world.host(engine=(engine := OpenEngine()))
+    id, (run,) = world.started()
+    one = task_id(id, 0, 1)
+    limit = Reason(Code.LIMIT, "ran longer than 3600 s")
+    again = Deadline(kind=DeadlineKind.LIMIT, entity=one, due=world.now)
+    if why == "killed":
+        world.jobs.kill(id, ANN)
+    elif why == "over its limit":
+        # Its own timer; the record knows nothing of it.
+        engine.fail_next("stop", "no answer")
+        host.runs.end_all(limit)
+    else:
+        world.writes.on_task(one, lambda job, task, now: told_to_stop(job, task, limit, again))
+    for _ in range(3):
+        asked = threading.Event()
+
+        def refuse(asked: threading.Event = asked) -> None:
+            asked.set()
+            raise EngineFault("stopping", "no answer")
+
+        engine.before["stop"] = refuse
+        for _ in range(1_000):
+            host.life.poll()
+            if asked.wait(0.01):
+                break
+        assert asked.is_set()
+        assert host.phase(one) is Phase.RUNNING
+    for _ in range(1_000):
+        host.life.poll()
+        if host.phase(one) is not Phase.RUNNING:
+            break
+    run.end()
+    assert world.why(one).startswith("killed: by ann" if why == "killed" else str(limit))
+    assert host.phase(one) is None
+
+
 # ------------------------------------------------------------------------------------------ engine, store
 
 
 @pytest.mark.parametrize(
     ("exit", "why"),
-    [
-        (Exit(code=0), "normal"),
-        (
-            Exit(code=137, signal=9),
-            "lost: its container ended while the engine was away (Docker Engine failed at wait: no answer)",
-        ),
-    ],
+    [(Exit(code=0), "normal"), (Exit(code=3), "failed: exit code 3")],
 )
-def test_an_engine_that_was_away_finds_its_run_still_watched(exit: Exit, why: str) -> None:
-    """A bad end meanwhile is put down to the engine, a good one is good."""
+def test_an_end_while_the_engine_was_away_is_what_it_was(exit: Exit, why: str) -> None:
+    """The engine was not there to end it, so it ended by itself."""
     world = World()
     host = world.host()
     host.engine.fail_next("wait", "no answer")
     id, (run,) = world.started()
     world.release(run, task_id(id, 0, 1), exit)
     assert world.why(task_id(id, 0, 1)) == why
+
+
+@pytest.mark.parametrize("exit", [Exit(code=0), Exit(code=7), Exit(code=137, signal=9)])
+def test_what_was_ended_from_outside_is_lost_whatever_its_exit_code(exit: Exit) -> None:
+    world = World()
+    host = world.host()
+    id, (run,) = world.started()
+    one = task_id(id, 0, 1)
+    host.engine.end_from_outside(one, exit, "the engine restarted")
+    run.end()
+    ended = world.task(one)
+    assert (str(ended.reason), ended.user_retries) == ("lost: the engine restarted", 0)
+    assert ended.exit == replace(exit, outside="the engine restarted")
+    assert world.elapsed(ended.retry_at) == 1
+
+
+def test_a_task_that_was_being_killed_was_killed_whoever_was_faster() -> None:
+    world = World()
+    host = world.host()
+    id, (run,) = world.started()
+    one = task_id(id, 0, 1)
+    world.jobs.kill(id, ANN)
+    host.engine.fail_next("stop", "the engine is stopping")
+    host.life.poll()
+    host.engine.end_from_outside(one, Exit(code=0), "the engine stopped")
+    run.end()
+    assert world.why(one).startswith("killed: by ann")
 
 
 def test_an_engine_that_stays_away_loses_its_runs() -> None:
@@ -245,6 +309,7 @@ def test_an_agents_life_is_lease_images_and_proof() -> None:
     world.sleep(5, beating=False)
     sent.clear()
     stop.clear()
+    host.life.renew()
     host.life.run(stop)
     (agent,), _ = world.registry.agents()
     assert world.elapsed(agent.lease_until) == 5 + LEASE
@@ -253,7 +318,7 @@ def test_an_agents_life_is_lease_images_and_proof() -> None:
 
 
 def test_an_agents_life_goes_on_when_a_duty_fails() -> None:
-    """The lease's renewal meets an engine that fails; the look around that comes after is made."""
+    """The first duty meets an engine that fails; the look around that comes after is made."""
     stop = threading.Event()
 
     def hear(command: Command) -> None:
@@ -275,8 +340,9 @@ def test_an_agent_whose_engine_is_away_keeps_its_lease_but_proves_nothing() -> N
     world.queue.take()
     host.engine.leave()
     world.sleep(5, beating=False)
+    host.life.renew()
     with pytest.raises(EngineFault):
-        host.life.renew()
+        host.life.check_engine()
     (agent,), _ = world.registry.agents()
     assert world.elapsed(agent.lease_until) == 5 + LEASE
     assert world.queue.take() == []

@@ -10,7 +10,7 @@ import pytest
 from tests.service.world import ANN, World, a_job
 from titus_celery.core.decision import Change, RunTask, StopTask
 from titus_celery.core.lifecycle import task_id
-from titus_celery.core.model import Caller, Exit, RetryKind, RetryPolicy
+from titus_celery.core.model import Caller, DeadlineKind, Exit, RetryKind, RetryPolicy
 from titus_celery.core.states import State
 from titus_celery.errors import FailedPrecondition, StoreUnavailable
 from titus_celery.ports import Phase
@@ -53,7 +53,8 @@ def test_a_killed_job_that_runs_is_stopped_with_grace() -> None:
     assert (str(one.reason), one.exit) == (BY_ANN, Exit(code=143, signal=15))
     assert [grace for _, grace in host.engine.stops] == [timedelta(seconds=10)] * 2
     assert (world.job(id).state, world.why(id)) == (State.FAILED, BY_ANN)
-    assert world.records.next_due() is None
+    (last,) = world.records.due(world.now + timedelta(days=99), 10)
+    assert last.kind is DeadlineKind.ARCHIVE
 
 
 def test_an_order_under_way_when_its_job_is_killed_starts_nothing() -> None:
@@ -146,7 +147,8 @@ def test_a_kill_takes_back_a_retry_that_waits() -> None:
     world.sleep(5)
     world.sweep()
     assert world.states(id) == {"0-1": "FAILED"}
-    assert world.records.next_due() is None
+    (last,) = world.records.due(world.now + timedelta(days=99), 10)
+    assert last.kind is DeadlineKind.ARCHIVE
 
 
 def test_a_second_kill_is_fine_and_keeps_the_first_ones_name() -> None:

@@ -10,7 +10,7 @@ import pytest
 from tests.service.world import ANN, World, a_job
 from titus_celery.core.decision import JobAdded, JobEnded, TaskUpdated
 from titus_celery.core.lifecycle import task_id
-from titus_celery.core.model import Exit, JobId
+from titus_celery.core.model import DeadlineKind, Exit, JobId
 from titus_celery.core.states import State
 from titus_celery.errors import NotFound
 from titus_celery.ports import Chunk, Position, Source
@@ -78,7 +78,8 @@ def test_nothing_is_left_behind_of_a_job_that_is_over() -> None:
     id, (run,) = world.started()
     world.release(run, task_id(id, 0, 1))
     world.sweep()
-    assert world.records.next_due() is None
+    (last,) = world.records.due(world.now + timedelta(days=99), 10)
+    assert last.kind is DeadlineKind.ARCHIVE
     assert world.records.live_jobs(0, 10) == ([], 0)
     assert world.records.queued(10) == []
     (agent,), _ = world.registry.agents()

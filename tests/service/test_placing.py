@@ -161,6 +161,40 @@ def test_a_record_that_cannot_be_read_does_not_keep_deadlines_of_others() -> Non
     assert [order.task_id for order in world.orders()] == [f"{good}-0-1"]
 
 
+def test_a_record_that_cannot_be_read_does_not_keep_others_from_being_placed() -> None:
+    world = World()
+    world.host()
+    bad = world.create()
+    good = world.create()
+    spoil(world, bad)
+    world.sweep()
+    assert world.states(good) == {"0-1": "DISPATCHED"}
+
+
+def test_a_record_that_cannot_be_read_does_not_keep_others_from_being_given_up() -> None:
+    world = World()
+    world.host()
+    bad, _ = world.started()
+    good, _ = world.started()
+    spoil(world, bad)
+    world.sleep(70, beating=False)
+    world.sweep()
+    assert world.states(good)["0-1"] == "FAILED"
+
+
+def test_what_fits_is_found_in_time_although_the_clock_was_set_back() -> None:
+    """The next look behind the head of the queue is not made at a time of the old clock."""
+    world, _ = crowded()
+    world.create(a_job(1_000, cpu="2"))
+    world.sweep()
+    world.sleep(1)
+    small = world.create(a_job(cpu="0.5"))
+    world.jump(-7_200)
+    world.sleep(5)
+    world.sweep()
+    assert world.states(small) == {"0-1": "DISPATCHED"}
+
+
 def test_a_store_that_goes_away_ends_the_sweep_and_the_next_goes_on() -> None:
     world = World()
     world.host()

@@ -10,7 +10,7 @@ import pytest
 from tests.service.world import APP, Run, World, a_job
 from titus_celery.adapters.memory_executor import MemoryExecutor, MemoryImage, Program
 from titus_celery.core.decision import Change
-from titus_celery.core.lifecycle import task_id
+from titus_celery.core.lifecycle import ended, task_id
 from titus_celery.core.model import Exit, JobId, RetryKind, RetryPolicy
 from titus_celery.core.states import State
 
@@ -250,7 +250,7 @@ def test_ten_losses_are_made_good_and_the_eleventh_is_the_end() -> None:
 # ------------------------------------------------------------------------------------------ limits
 
 
-def test_control_ends_what_outlived_its_limit_half_a_minute_before() -> None:
+def test_control_has_ended_what_outlived_its_limit_half_a_minute_before() -> None:
     world = World()
     host = world.host()
     id, (run,) = world.started(a_job(limit=100, retry=policy()))
@@ -260,10 +260,11 @@ def test_control_ends_what_outlived_its_limit_half_a_minute_before() -> None:
     assert world.task(one).state is State.RUNNING
     world.sleep(0.001)
     world.sweep()
-    assert world.why(one) == "runtimeLimitExceeded: ran longer than 100 s"
-    # The agent hears of it at its next poll, and what it then reports is no news.
+    # It is its agent's to end: it hears of it at its next poll at the latest.
+    assert world.task(one).state is State.RUNNING
     host.life.poll()
     run.end()
+    world.sweep()
     assert world.why(one) == "runtimeLimitExceeded: ran longer than 100 s"
     assert host.phase(one) is None
     assert host.engine.stops == [(one, timedelta(seconds=10))]
@@ -291,13 +292,17 @@ def test_a_start_that_takes_for_ever_is_given_up_at_our_expense() -> None:
     id = world.create()
     world.sweep()
     (order,) = world.orders()
-    # Claimed, and then the agent's process died.
+    # Claimed, and then something in the agent hung.
     world.writes.on_task(order.task_id, host.claiming(1))
     world.sleep(719.999)
     world.sweep()
-    assert world.states(id) == {"0-1": "STARTING"}
+    assert world.task(order.task_id).stop_for is None
     world.sleep(0.001)
     world.sweep()
+    assert world.states(id) == {"0-1": "STARTING"}
+    reason = world.task(order.task_id).stop_for
+    assert reason is not None
+    world.writes.on_task(order.task_id, lambda job, task, now: ended(job, task, reason, now, number=1))
     one = world.task(order.task_id)
     assert str(one.reason) == "stuckInState: still STARTING after 720 s"
     assert world.elapsed(one.retry_at) == 721

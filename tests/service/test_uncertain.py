@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import replace
 from datetime import timedelta
 
 from tests.service.world import ANN, APP, Run, World, a_job
@@ -12,11 +11,10 @@ from titus_celery.adapters.memory_executor import MemoryExecutor
 from titus_celery.adapters.memory_queue import MemoryQueue
 from titus_celery.core.decision import Change, Command, Wake
 from titus_celery.core.lifecycle import task_id
-from titus_celery.core.model import EngineId, TaskId
+from titus_celery.core.model import TaskId
 from titus_celery.core.reasons import Code, Reason
 from titus_celery.core.states import State
 from titus_celery.errors import StoreCorrupt, StoreUnavailable
-from titus_celery.service.agent import namesake
 from titus_celery.service.watch import Watch
 
 #: Longer than a lease and the patience with agents that are silent.
@@ -69,6 +67,7 @@ def test_the_silence_of_an_outage_is_not_held_against_the_agents() -> None:
     world.sweep()
     # Nobody reached the store all this time, control neither.
     world.now += OUTAGE
+    world.passed += OUTAGE
     world.sweep()
     assert world.states(id) == {"0-1": "RUNNING"}
     world.sleep(59, beating=False)
@@ -111,17 +110,6 @@ def test_a_record_that_cannot_be_read_keeps_no_other_task_from_its_kill() -> Non
         threading.Thread(target=wait_for, args=(run,), daemon=True).start()
     assert ended.wait(20)
     assert sorted(world.states(id).values()) == ["FAILED", "RUNNING"]
-
-
-def test_an_agent_notices_a_namesake_that_lives_on_another_engine() -> None:
-    world = World()
-    host = world.host()
-    [me], now = world.registry.agents()
-    elsewhere = replace(me, engine_id=EngineId("another"))
-    assert host.id == me.id
-    assert namesake(elsewhere, [me], now) == me
-    assert namesake(me, [me], now) is None
-    assert namesake(elsewhere, [me], me.lease_until) is None
 
 
 def test_a_sender_with_a_reply_to_give_does_not_wait_for_the_broker() -> None:

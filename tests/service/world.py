@@ -9,21 +9,21 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, cast
 
 from tests.builders import START, agent
+from tests.service.process import PATIENCE, DiedError, Line, Run, Store
 from titus_celery.adapters.inventory_resolver import InventoryResolver
+from titus_celery.adapters.keyspace import Keyspace
 from titus_celery.adapters.leases import LeaseStore
 from titus_celery.adapters.memory_executor import MemoryExecutor, MemoryImage
 from titus_celery.adapters.memory_keyspace import MemoryKeyspace
 from titus_celery.adapters.memory_queue import MemoryQueue
 from titus_celery.adapters.outputs import OutputStore
 from titus_celery.adapters.registry import AgentStore
-from titus_celery.adapters.store import RecordStore
-from titus_celery.adapters.system import SystemClock
-from titus_celery.core.decision import Change, Command, Decision, Prove, RunTask, StopTask
+from titus_celery.core.decision import Command, Decision, Prove, RunTask, StopTask
 from titus_celery.core.lifecycle import Spans, claimed
 from titus_celery.core.model import (
     Agent,
@@ -42,14 +42,16 @@ from titus_celery.core.model import (
 )
 from titus_celery.core.states import State
 from titus_celery.core.validation import Limits
-from titus_celery.ports import ImageResolver, Phase, TaskView
+from titus_celery.ports import ImageResolver, Phase
 from titus_celery.service.agent import AgentLife, Periods
 from titus_celery.service.change import WritePath
 from titus_celery.service.jobs import Jobs
+from titus_celery.service.lease import Lease, gone_after
+from titus_celery.service.run import Tools
 from titus_celery.service.runs import Runs
 from titus_celery.service.sweep import Sweep
 
-__all__ = ["ANN", "APP", "Host", "Run", "Store", "World", "a_job"]
+__all__ = ["ANN", "APP", "PATIENCE", "SPANS", "DiedError", "Host", "Run", "Store", "World", "a_job"]
 
 ANN: Final = Caller(id="ann", email="ann@example.com")
 APP: Final = MemoryImage(id="sha256:1", names=("app:1",), command=("serve",))
@@ -57,6 +59,7 @@ SPANS: Final = Spans(republish_after=timedelta(seconds=3), stuck_after=timedelta
 LEASE: Final = timedelta(seconds=10)
 LOST_AFTER: Final = timedelta(seconds=60)
 GRACE: Final = timedelta(seconds=10)
+FENCE_AFTER: Final = timedelta(seconds=45)
 LIMITS: Final = Limits(
     runtime_default=timedelta(days=5),
     runtime_max=timedelta(days=10),
@@ -66,8 +69,6 @@ LIMITS: Final = Limits(
 )
 #: Ids of jobs are UUIDs, which have so many dashes; ids of tasks have more.
 UUID_DASHES: Final = 4
-#: How long (s) a test waits for another thread before it fails.
-PATIENCE: Final = 20.0
 
 
 def a_job(
@@ -88,46 +89,6 @@ def a_job(
     )
 
 
-class DiedError(BaseException):
-    """The process that did this is dead; like a signal, nothing in the product may catch it."""
-
-
-class Store(RecordStore):
-    """One process's way to the records, with a door through which a test gets in before a commit."""
-
-    #: Called with each change that is about to be committed; may commit others, or raise.
-    before_commit: Callable[[Change], None] | None = None
-    #: Called with each change that was committed; may raise, as when the answer gets lost.
-    after_commit: Callable[[Change], None] | None = None
-    #: Called before each task is read; may raise.
-    before_read: Callable[[], None] | None = None
-    #: A dead process neither reads nor writes any more.
-    is_dead = False
-    _is_at_the_door = False
-
-    def task(self, task_id: TaskId) -> TaskView:
-        """The task, unless this process is dead."""
-        if self.before_read is not None:
-            self.before_read()
-        if self.is_dead:
-            raise DiedError
-        return super().task(task_id)
-
-    def commit(self, change: Change) -> None:
-        """Commit, after the test had its say; what it commits itself passes freely."""
-        if self.is_dead:
-            raise DiedError
-        if self.before_commit is not None and not self._is_at_the_door:
-            self._is_at_the_door = True
-            try:
-                self.before_commit(change)
-            finally:
-                self._is_at_the_door = False
-        super().commit(change)
-        if self.after_commit is not None:
-            self.after_commit(change)
-
-
 class SameIds:
     """Ids that count up."""
 
@@ -139,82 +100,86 @@ class SameIds:
         return f"00000000-0000-4000-8000-{next(self._numbers):012}"
 
 
-@dataclass
-class Run:
-    """One message being carried by an agent, in a thread of its own."""
-
-    thread: threading.Thread
-    #: What `carry` gave, once the thread has ended.
-    task: Task | None = None
-    error: BaseException | None = None
-
-    def __post_init__(self) -> None:
-        self.announced: list[State] = []
-        self._changed = threading.Condition()
-
-    def announce(self, state: State) -> None:
-        """Hear of a state that the run enters."""
-        with self._changed:
-            self.announced.append(state)
-            self._changed.notify_all()
-
-    def until(self, state: State) -> None:
-        """Wait until the run announced the state."""
-        with self._changed:
-            assert self._changed.wait_for(lambda: state in self.announced, PATIENCE), f"never {state.name}"
-
-    def end(self) -> Task | None:
-        """Wait for the run to end; what it gave."""
-        self.thread.join(PATIENCE)
-        assert not self.thread.is_alive(), "the run did not end"
-        if self.error is not None:
-            raise self.error
-        return self.task
-
-
 class Host:
     """A Docker host in memory with one agent on it; `restart` is a new process of that agent."""
 
-    def __init__(self, world: World, name: str, engine: MemoryExecutor, *, cores: int, slots: int) -> None:
+    def __init__(
+        self,
+        world: World,
+        name: str,
+        engine: MemoryExecutor,
+        *,
+        cores: int,
+        slots: int,
+        fence_after: timedelta,
+    ) -> None:
         plain = agent(name, engine=engine.facts().id)
         capacity = replace(plain.capacity, cpu_millis=cores * 1_000, slots=slots)
         self.id: AgentId = plain.id
         self.engine = engine
-        self._agent: Agent = replace(plain, capacity=capacity)
+        self._fence_after = fence_after
+        promise = gone_after(LEASE, fence_after, GRACE)
+        self._plain: Agent = replace(plain, capacity=capacity, gone_after=promise)
         self._world = world
+        self._starts = 0
         self.records = Store(world.keyspace)
+        #: Why processes of this agent gave way to others, oldest first.
+        self.displaced: list[str] = []
         self.restart()
 
     def restart(self) -> None:
         """End the agent's process and start another; the engine and the store know the rest."""
-        world = self._world
+        self.die()
+        self.start()
+        self.life.renew()
+
+    def die(self) -> None:
+        """End the agent's process, as SIGKILL does."""
         self.records.is_dead = True
-        self.records = Store(world.keyspace)
-        self.runs = Runs(
-            agent_id=self.id,
+        self._world.dead.add(f"{self.id}/{self._starts}")
+
+    def start(self) -> None:
+        """Start a process of this agent, still without its lease; the one before is frozen, not dead."""
+        world = self._world
+        self._starts += 1
+        me = replace(self._plain, holder=f"{self.id}/{self._starts}")
+        self.line = Line(world.keyspace)
+        line = cast(Keyspace, self.line)
+        self.records, registry = Store(line), AgentStore(line)
+        self.lease = Lease(world, LEASE, self._fence_after)
+        self.writes = WritePath(self.records, world.queue, self.lease.holding)
+        tools = Tools(
+            agent=me,
             installation=world.records.installation(),
             records=self.records,
-            writes=WritePath(self.records, world.queue),
+            writes=self.writes,
             executor=self.engine,
             outputs=world.outputs,
+            lease=self.lease,
             spans=SPANS,
             grace=GRACE,
         )
+        self.runs = Runs(tools, self.displaced.append)
         self.life = AgentLife(
-            agent=self._agent,
+            agent=me,
             installation=world.records.installation(),
             records=self.records,
-            registry=world.registry,
+            registry=registry,
             queue=world.queue,
             executor=self.engine,
             runs=self.runs,
-            periods=Periods(lease=LEASE, poll=timedelta(seconds=3)),
-            clock=SystemClock(),
+            writes=self.writes,
+            lease=self.lease,
+            periods=Periods(lease=LEASE, poll=timedelta(seconds=3), grace=GRACE),
+            clock=world,
+            is_gone=world.dead.__contains__,
+            displaced=self.displaced.append,
         )
 
     def beat(self) -> None:
-        """Renew the lease and prove the consumer."""
+        """Renew the lease, report images, and prove the consumer."""
         self.life.renew()
+        self.life.check_engine()
         self.life.proved()
 
     def carry(self, order: RunTask) -> Run:
@@ -246,10 +211,19 @@ class World:
     """The installation, its clock and its messages."""
 
     def __init__(
-        self, resolver: ImageResolver | None = None, receiver: Callable[[Command], None] | None = None
+        self,
+        resolver: ImageResolver | None = None,
+        receiver: Callable[[Command], None] | None = None,
+        *,
+        undo_max: int = 0,
     ) -> None:
+        """*undo_max*: so many of its last transactions can a restart of the store forget."""
         self.now = START
-        keyspace = MemoryKeyspace(now=lambda: self.now)
+        #: What every process's own clock shows; only `jump` sets the store's clock apart from it.
+        self.passed = timedelta(0)
+        #: Names of the processes that are dead, as everybody on their machines can see.
+        self.dead: set[str] = set()
+        keyspace = MemoryKeyspace(now=lambda: self.now, undo_max=undo_max)
         self.keyspace = keyspace
         self.records = Store(keyspace)
         self.registry = AgentStore(keyspace)
@@ -257,7 +231,7 @@ class World:
         self.queue = MemoryQueue(receiver)
         self.writes = WritePath(self.records, self.queue)
         self.jobs = Jobs(
-            self.records, self.writes, resolver or InventoryResolver(self.registry), SameIds(), LIMITS
+            self.records, self.writes, resolver or InventoryResolver(self.registry), SameIds(), LIMITS, self
         )
         self.control = self.new_control()
         self.hosts: dict[AgentId, Host] = {}
@@ -265,18 +239,27 @@ class World:
     # -------------------------------------------------------------------------------------- what there is
 
     def new_control(self) -> Sweep:
-        """Another control process."""
-        return Sweep(
+        """Another control process, which has looked at the store once."""
+        control = Sweep(
             records=self.records,
             registry=self.registry,
             leases=LeaseStore(self.keyspace),
             writes=self.writes,
             spans=SPANS,
             lost_after=LOST_AFTER,
+            clock=self,
         )
+        control.look()
+        return control
 
     def host(
-        self, name: str = "host-1", *, engine: MemoryExecutor | None = None, cores: int = 4, slots: int = 8
+        self,
+        name: str = "host-1",
+        *,
+        engine: MemoryExecutor | None = None,
+        cores: int = 4,
+        slots: int = 8,
+        fence_after: timedelta = FENCE_AFTER,
     ) -> Host:
         """Start an agent, on an engine of its own unless one is given."""
         place = Host(
@@ -285,6 +268,7 @@ class World:
             engine or MemoryExecutor(images=[APP], engine_id=f"ENGINE:{name}"),
             cores=cores,
             slots=slots,
+            fence_after=fence_after,
         )
         self.hosts[place.id] = place
         place.beat()
@@ -319,11 +303,28 @@ class World:
         left = timedelta(seconds=seconds)
         while left > timedelta(0):
             step = min(left, timedelta(seconds=1))
-            self.now, left = self.now + step, left - step
-            self.control.saw_store(self.now)
+            self.now, self.passed, left = self.now + step, self.passed + step, left - step
+            self.control.look()
         if beating:
             for place in self.hosts.values():
                 place.beat()
+
+    def live(self, seconds: float, *hosts: Host) -> None:
+        """Let time pass in which only these agents live, and the others do nothing at all."""
+        for _ in range(int(seconds)):
+            self.sleep(1, beating=False)
+            for place in hosts:
+                place.beat()
+                place.life.poll()
+                place.life.take_over()
+
+    def monotonic(self) -> timedelta:
+        """The time of the processes' own clocks: the world is their Clock."""
+        return self.passed
+
+    def jump(self, seconds: float) -> None:
+        """Set the store's clock, while no time passes."""
+        self.now += timedelta(seconds=seconds)
 
     def sweep(self) -> None:
         """Have control look for work."""
@@ -338,13 +339,13 @@ class World:
         return [one for one in self.commands() if isinstance(one, RunTask)]
 
     def deliver(self) -> list[Run]:
-        """Hand everything that was sent to whom it is for; the runs that this began."""
+        """Hand everything that was sent to whom it is for, unless it is dead; the runs that this began."""
         runs = []
         for command in self.queue.take():
             match command:
-                case RunTask():
-                    runs.append(self.hosts[command.dispatch.agent_id].carry(command))
-                case StopTask():
+                case RunTask(dispatch=order) if not self.hosts[order.agent_id].records.is_dead:
+                    runs.append(self.hosts[order.agent_id].carry(command))
+                case StopTask() if not self.hosts[command.agent_id].records.is_dead:
                     self.hosts[command.agent_id].runs.look_after(command.task_id)
                 case Prove():
                     self.hosts[command.agent_id].life.proved()

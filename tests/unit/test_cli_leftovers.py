@@ -31,7 +31,7 @@ class World:
 
     def renew(self) -> None:
         self.now += SECOND
-        self.registry.renew(agent(ME), LEASE)
+        self.registry.hold(agent(ME, holder="the process"), LEASE, lambda holder: False)
 
     def prove(self) -> None:
         self.now += SECOND / 10

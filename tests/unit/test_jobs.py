@@ -7,7 +7,7 @@ from typing import Final
 
 import pytest
 
-from tests.builders import at, job, killed, task
+from tests.builders import at, deadline, job, killed, task
 from titus_celery.core import jobs
 from titus_celery.core.decision import Decision, Wake
 from titus_celery.core.model import ClusterId, Deadline, DeadlineKind, Job, JobId, KillIntent, StateChange
@@ -81,6 +81,7 @@ def test_a_job_whose_slots_all_ended_well_is_finished() -> None:
             history=(*one.history, StateChange(state=State.FINISHED, at=at(20))),
             reason=Reason(Code.NORMAL),
         ),
+        arm=(deadline(DeadlineKind.ARCHIVE, one.id, 20 + 600),),
         disarm=((DeadlineKind.SETTLE, one.id),),
     )
 
@@ -125,3 +126,8 @@ def test_a_job_never_ends_before_its_last_state_began() -> None:
     after = jobs.settled(one, False, at(20)).job
     assert after is not None
     assert after.history[-1] == StateChange(state=State.FINISHED, at=at(30))
+
+
+def test_a_job_is_archived_ten_minutes_after_the_end_on_its_record() -> None:
+    one = replace(job(), history=(StateChange(state=State.RUNNING, at=at(30)),), slots_ok=1)
+    assert jobs.settled(one, False, at(20)).arm == (deadline(DeadlineKind.ARCHIVE, one.id, 30 + 600),)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 import pytest
@@ -29,6 +29,9 @@ from titus_celery.core.states import State
 
 # ------------------------------------------------------------------------------------------ which apply where
 
+STUCK: Final = Reason(Code.STUCK, "still STARTING after 720 s")
+SILENT: Final = timedelta(seconds=60)
+
 _Step = Callable[[Job, Task, datetime], Decision]
 
 STEPS: Final[dict[str, tuple[_Step, set[State]]]] = {
@@ -37,7 +40,7 @@ STEPS: Final[dict[str, tuple[_Step, set[State]]]] = {
         {State.QUEUED},
     ),
     "republished": (
-        lambda job, task, now: lifecycle.republished(job, task, now, SPANS),
+        lambda job, task, now: lifecycle.republished(job, task, now, SPANS, timedelta(0)),
         {State.DISPATCHED},
     ),
     "claimed": (
@@ -57,6 +60,14 @@ STEPS: Final[dict[str, tuple[_Step, set[State]]]] = {
         {State.QUEUED, State.DISPATCHED, State.STARTING, State.RUNNING},
     ),
     "replaced": (lifecycle.replaced, set()),
+    "told to stop": (
+        lambda job, task, now: lifecycle.told_to_stop(job, task, STUCK, due(DeadlineKind.STUCK, task, 90)),
+        {State.STARTING, State.RUNNING},
+    ),
+    "lost with its agent": (
+        lambda job, task, now: lifecycle.lost(job, task, HOST_1, SILENT, timedelta(0), now),
+        {State.DISPATCHED, State.STARTING, State.RUNNING},
+    ),
     "killed": (
         lambda job, task, now: lifecycle.killed(job, task, BOB, now),
         {State.QUEUED, State.DISPATCHED, State.STARTING, State.RUNNING},
@@ -167,7 +178,7 @@ def test_no_task_of_a_killed_job_is_dispatched() -> None:
 def test_an_unclaimed_order_is_sent_again_under_its_number() -> None:
     one = in_state(State.DISPATCHED)
     assert one.dispatch is not None
-    assert lifecycle.republished(a_job(), one, at(4), SPANS) == Decision(
+    assert lifecycle.republished(a_job(), one, at(4), SPANS, timedelta(seconds=3)) == Decision(
         arm=(due(DeadlineKind.REPUBLISH, one, 7),),
         commands=(RunTask(one.id, one.job_id, one.dispatch, "sha256:1"),),
     )
@@ -175,9 +186,8 @@ def test_an_unclaimed_order_is_sent_again_under_its_number() -> None:
 
 def test_an_order_that_nobody_takes_for_a_minute_is_given_up_at_our_expense() -> None:
     one = in_state(State.DISPATCHED)
-    # Dispatched at 1, so the minute is over at 61.
-    assert not lifecycle.republished(a_job(), one, at(60.999), SPANS).tasks
-    decision = lifecycle.republished(a_job(), one, at(61), SPANS)
+    assert not lifecycle.republished(a_job(), one, at(61), SPANS, timedelta(seconds=59.999)).tasks
+    decision = lifecycle.republished(a_job(), one, at(61), SPANS, timedelta(seconds=60))
     (after,) = decision.tasks
     assert (after.state, after.reason) == (
         State.FAILED,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Final
+from datetime import timedelta
+from typing import Any, Final
 
 import pytest
 
@@ -12,6 +13,7 @@ from tests.unit.slots import BOB, DUE, HOST_1, KILLED_BY_BOB, NOW, RETRYING, a_j
 from titus_celery.core import lifecycle
 from titus_celery.core.decision import Decision, StopTask, Wake
 from titus_celery.core.model import (
+    AgentId,
     DeadlineKind,
     Exit,
     KillIntent,
@@ -21,6 +23,8 @@ from titus_celery.core.model import (
 )
 from titus_celery.core.reasons import Code, Reason
 from titus_celery.core.states import State
+
+STUCK: Final = Reason(Code.STUCK, "still STARTING after 720 s")
 
 # ------------------------------------------------------------------------------------------ ended
 
@@ -118,9 +122,12 @@ def test_an_agent_cannot_end_what_was_never_sent_to_it() -> None:
 
 
 def test_times_never_decrease_when_the_clock_is_set_back() -> None:
-    (after,) = lifecycle.ended(a_job(), in_state(State.RUNNING), Reason(Code.FAILED), at(-100)).tasks
-    # Running since 3, so it cannot have ended before; the delay counts from there.
+    one = in_state(State.RUNNING)
+    end = lifecycle.ended(a_job(), one, Reason(Code.FAILED), at(-100))
+    (after,) = end.tasks
+    # Running since 3, so it cannot have ended before. The delay counts by the clock as it is now.
     assert (after.history[-1].at, after.retry_at) == (at(3), at(8))
+    assert end.arm == (due(DeadlineKind.RETRY, one, -95),)
 
 
 # ------------------------------------------------------------------------------------------ replaced
@@ -153,11 +160,10 @@ def test_the_original_is_the_first_of_the_slot() -> None:
     assert (new.attempt, new.original_id, new.resubmit_of) == (4, "j-2-1", "j-2-3")
 
 
-def test_a_replacement_waits_for_its_time_to_the_millisecond_and_stays_due() -> None:
-    assert lifecycle.replaced(a_job(), DUE, at(13.999)) == Decision(
-        arm=(due(DeadlineKind.RETRY, DUE, 14),), why="its delay is not over"
-    )
-    assert lifecycle.replaced(a_job(), DUE, at(14)).tasks
+def test_a_replacement_is_made_whenever_its_deadline_says_so() -> None:
+    """The clock may have been set back since it was armed, and the deadline with it."""
+    gone, new = lifecycle.replaced(a_job(), DUE, at(-7_000)).tasks
+    assert (gone.replaced_by, new.history[0].at) == (new.id, at(9))
 
 
 def test_a_killed_job_gets_no_replacements() -> None:
@@ -212,3 +218,52 @@ def test_a_kill_takes_back_a_retry_that_is_due() -> None:
     assert lifecycle.killed(a_job(), DUE, BOB, NOW) == Decision(
         tasks=(replace(DUE, retry_at=None, kill=BOB),), disarm=((DeadlineKind.RETRY, DUE.id),)
     )
+
+
+# ------------------------------------------------------------------------------------------ told to stop
+
+
+def test_what_outlived_its_time_is_marked_and_its_agent_told() -> None:
+    """Nothing ends it: its agent may still have the container."""
+    one, again = in_state(State.STARTING), due(DeadlineKind.STUCK, DUE, 90)
+    assert lifecycle.told_to_stop(a_job(), one, STUCK, again) == Decision(
+        tasks=(replace(one, stop_for=STUCK),), arm=(again,), commands=(StopTask(one.id, HOST_1),)
+    )
+
+
+def test_the_first_reason_to_stop_stands_and_its_agent_is_told_again() -> None:
+    one = replace(in_state(State.RUNNING), stop_for=STUCK)
+    over = Reason(Code.LIMIT, "ran longer than 3600 s")
+    decision = lifecycle.told_to_stop(a_job(), one, over, due(DeadlineKind.LIMIT, one, 90))
+    assert decision.tasks == (one,)
+    assert decision.commands == (StopTask(one.id, HOST_1),)
+
+
+# ------------------------------------------------------------------------------------------ lost
+
+
+@pytest.mark.parametrize(
+    ("job_kill", "parts", "ran", "reason"),
+    [
+        (None, {}, 3_599.999, Reason(Code.LOST, "agent host-1 has been silent for 72 s")),
+        (None, {}, 3_600, Reason(Code.LIMIT, "ran longer than 3600 s")),
+        (None, {"stop_for": STUCK}, 3_600, STUCK),
+        (None, {"stop_for": STUCK, "kill": BOB}, 3_600, KILLED_BY_BOB),
+        (BOB, {"stop_for": STUCK}, 0, KILLED_BY_BOB),
+    ],
+)
+def test_a_lost_task_ends_for_the_truest_reason_that_is_known(
+    job_kill: KillIntent | None, parts: dict[str, Any], ran: float, reason: Reason
+) -> None:
+    of, one = replace(a_job(), kill=job_kill), replace(in_state(State.RUNNING), **parts)
+    silent = timedelta(seconds=72.9)
+    (after,) = lifecycle.lost(of, one, HOST_1, silent, timedelta(seconds=ran), NOW).tasks
+    assert (after.state, after.reason) == (State.FAILED, reason)
+    assert (after.retry_at is None) == (reason == KILLED_BY_BOB)
+
+
+def test_a_task_that_another_agent_took_over_is_not_lost() -> None:
+    decision = lifecycle.lost(
+        a_job(), in_state(State.RUNNING), AgentId("host-2"), timedelta(0), timedelta(0), NOW
+    )
+    assert decision == Decision(why="it is elsewhere")

@@ -13,10 +13,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.builders import START, agent, at, job, task
-from titus_celery.core import jobs, lifecycle
+from titus_celery.core import jobs, lifecycle, recovery
 from titus_celery.core.decision import Decision, TaskUpdated, change_of
 from titus_celery.core.lifecycle import Spans
-from titus_celery.core.model import Agent, Demand, Job, KillIntent, RetryKind, RetryPolicy, Task, TaskId
+from titus_celery.core.model import (
+    Agent,
+    Demand,
+    Dispatch,
+    Job,
+    KillIntent,
+    RetryKind,
+    RetryPolicy,
+    Task,
+    TaskId,
+)
 from titus_celery.core.reasons import ENDS, Budget, Code, Reason
 from titus_celery.core.states import State
 
@@ -74,7 +84,10 @@ def _place(to: Agent) -> _Event:
 
 
 def _republish(slot: Slot, one: Task) -> None:
-    slot.do(one, lambda job, task, now: lifecycle.republished(job, task, now, SPANS))
+    slot.do(
+        one,
+        lambda job, task, now: lifecycle.republished(job, task, now, SPANS, now - task.history[-1].at),
+    )
 
 
 def _claim(by: Agent, number: int) -> _Event:
@@ -92,6 +105,34 @@ def _run(number: int) -> _Event:
 def _end(code: Code, number: int | None) -> _Event:
     return lambda slot, one: slot.do(
         one, lambda job, task, now: lifecycle.ended(job, task, Reason(code), now, number=number)
+    )
+
+
+def _take_over(by: Agent) -> _Event:
+    return lambda slot, one: slot.do(one, lambda job, task, now: recovery.taken_over(job, task, by))
+
+
+def _order(by: Agent, number: int) -> Dispatch:
+    return Dispatch(
+        number=number,
+        agent_id=by.id,
+        engine_id=by.engine_id,
+        host=by.host,
+        zone=by.zone,
+        region=by.region,
+        demand=NEED,
+    )
+
+
+def _assert(by: Agent, number: int) -> _Event:
+    order = _order(by, number)
+    return lambda slot, one: slot.do(one, lambda job, task, now: recovery.asserted(job, task, order, "", now))
+
+
+def _end_again(by: Agent, number: int, code: Code) -> _Event:
+    order = _order(by, number)
+    return lambda slot, one: slot.do(
+        one, lambda job, task, now: recovery.ended_again(job, task, order, "", Reason(code), None, now)
     )
 
 
@@ -125,6 +166,9 @@ _events: Final = st.one_of(
         st.sampled_from([None, None, 1, 1, 2]),
     ),
     st.just(_replace),
+    st.builds(_take_over, _agents),
+    st.builds(_assert, _agents, _numbers),
+    st.builds(_end_again, _agents, _numbers, st.sampled_from([Code.LOST, Code.FAILED, *ENDS])),
     st.sampled_from([_republish, _tell, _replace]),
     st.sampled_from([_replace] * 12 + [_kill, _kill_job]),
 )
@@ -196,14 +240,14 @@ def _check_runs(slot: Slot) -> None:
 
 
 @given(_lives)
-@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_no_order_of_events_breaks_a_promise(life: list[tuple[_Event, float, int]]) -> None:
     _check(live(life))
 
 
 @pytest.mark.full
 @given(_lives)
-@settings(max_examples=5_000, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=5_000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_no_order_of_events_breaks_a_promise_at_length(life: list[tuple[_Event, float, int]]) -> None:
     _check(live(life))
 

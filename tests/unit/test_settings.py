@@ -22,6 +22,7 @@ def test_without_any_there_are_the_defaults() -> None:
         ("TITUS_REDIS_URL", " redis://r:6379/1 ", "redis_url", "redis://r:6379/1"),
         ("TITUS_QUEUES", "default, gpu ,", "queues", ("default", "gpu")),
         ("TITUS_SLOTS", "7", "slots", 7),
+        ("TITUS_KEEP_DAYS", "3", "keep_days", 3),
         ("TITUS_AGENT_LEASE", "2.5", "agent_lease", timedelta(seconds=2.5)),
         ("TITUS_STOP_GRACE", "0", "stop_grace", timedelta(0)),
         ("TITUS_CONTROL_TIMER", "off", "control_timer", False),
@@ -40,8 +41,9 @@ def test_each_kind_of_value_is_read(name: str, text: str, field: str, value: Any
 
 def test_every_setting_can_be_set_by_its_name() -> None:
     texts = {str: "keep", int: "3", bool: "off", timedelta: "3", tuple: "a"}
+    chosen = {"log_format": "text", "crash_at": "claimed:freeze"}
     for field in fields(Settings):
-        text = "text" if field.name == "log_format" else texts[type(field.default)]
+        text = chosen.get(field.name, texts[type(field.default)])
         Settings.from_env({f"TITUS_{field.name.upper()}": text})
 
 
@@ -78,6 +80,7 @@ def test_a_name_like_none_is_refused_without_a_guess() -> None:
         ("TITUS_CONTROL_TIMER", "maybe", "must be on or off"),
         ("TITUS_ON_STOP", "drop", "'drop' is none of keep, stop"),
         ("TITUS_LOG_FORMAT", "xml", "'xml' is none of text, json"),
+        ("TITUS_CRASH_AT", "nowhere", "'nowhere' is none of , committed, claimed"),
     ],
 )
 def test_a_bad_value_is_refused_by_name_and_reason(name: str, text: str, why: str) -> None:

@@ -7,6 +7,8 @@ and the API speak of the same thing.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Final, assert_never
 
@@ -28,6 +30,7 @@ __all__ = [
     "CeleryQueue",
     "agent_node",
     "announce",
+    "send_proof",
 ]
 
 RUN_CONTAINER: Final = "titus.run_container"
@@ -63,6 +66,20 @@ def announce(app: Celery, state: State, task_id: str, node: str, **facts: object
         _log.warning("task %s: nobody hears that it is %s: %s", task_id, state.name, error)
 
 
+def send_proof(app: Celery, queue: str) -> None:
+    """Have the worker that alone consumes *queue* show that it does; Unavailable without the broker."""
+    with _reached():
+        app.send_task(PROVE, queue=queue, expires=PROVE_EXPIRES_SECONDS, retry=False)
+
+
+@contextmanager
+def _reached() -> Iterator[None]:
+    try:
+        yield
+    except (OperationalError, OSError) as error:
+        raise Unavailable("the broker (Redis)", str(error)) from error
+
+
 class CeleryQueue:
     """Sends commands through the broker. Safe to use from any thread."""
 
@@ -73,10 +90,8 @@ class CeleryQueue:
 
     def send(self, command: Command) -> None:
         """Hand one command to the broker; Unavailable if it does not answer."""
-        try:
+        with _reached():
             self._send(command)
-        except (OperationalError, OSError) as error:
-            raise Unavailable("the broker (Redis)", str(error)) from error
 
     def _send(self, command: Command) -> None:
         match command:
@@ -87,9 +102,7 @@ class CeleryQueue:
                     STOP_TASK, arguments={"task_id": task_id}, destination=[agent_node(agent_id)], reply=False
                 )
             case Prove(agent_id=agent_id):
-                self._app.send_task(
-                    PROVE, queue=agent_queue(agent_id), expires=PROVE_EXPIRES_SECONDS, retry=False
-                )
+                send_proof(self._app, agent_queue(agent_id))
             case Wake():
                 if self._leases.raise_flag(self._wake_flag, WAKE_SPAN):
                     self._app.send_task(SWEEP, queue=CONTROL_QUEUE, expires=WAKE_EXPIRES_SECONDS, retry=False)

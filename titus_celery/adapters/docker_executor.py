@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from datetime import timedelta
 from select import POLLIN, poll
 from typing import Any, Final
@@ -22,6 +23,7 @@ from requests.adapters import HTTPAdapter
 from requests.exceptions import RequestException
 
 from titus_celery.adapters import docker_records as records
+from titus_celery.adapters.docker_events import EngineEvents, bottom_of
 from titus_celery.adapters.docker_output import CHUNK_BYTES, Transcript
 from titus_celery.core.model import Exit, TaskId
 from titus_celery.errors import EngineFault, ImageMissing, StartRefused
@@ -31,6 +33,9 @@ __all__ = ["DockerExecutor"]
 
 #: Seconds to connect, and to wait for the answer to anything but a wait or a log.
 _ANSWER_SECONDS: Final = 60
+
+#: How long a start waits until the events of the engine are heard: it has said that it may start now.
+_HEARD_WITHIN: Final = timedelta(seconds=5)
 
 #: For waits and logs, which answer when the container does: only connecting has a limit.
 _PATIENT: Final = (_ANSWER_SECONDS, None)
@@ -65,24 +70,32 @@ class DockerExecutor:
     def __init__(self, base_url: str | None = None) -> None:
         try:
             where: dict[str, Any] = {"base_url": base_url} if base_url else kwargs_from_env()
-            self._client = APIClient(
-                version="auto", timeout=_ANSWER_SECONDS, max_pool_size=_CONNECTIONS, **where
-            )
+            where |= {"timeout": _ANSWER_SECONDS, "max_pool_size": _CONNECTIONS}
+            self._client = APIClient(version="auto", **where)
+            self._fresh = APIClient(version=self._client.api_version, **where)
         except DockerException as error:
             why = f"{_root(error)}. Is it running, and may this user open it? DOCKER_HOST names another"
             raise EngineFault(f"connecting to {base_url or 'the engine'}", why) from error
         if self._client.base_url.startswith(("http://", "https://")):
             # The library sizes the pool for Unix sockets only.
             self._client.mount(self._client.base_url, HTTPAdapter(pool_maxsize=_CONNECTIONS))
+        # An engine that stops goes on serving the connections it has, and refuses new ones.
+        self._fresh.headers["Connection"] = "close"
+        self._events = EngineEvents(self._fresh, _ANSWER_SECONDS)
 
     def close(self) -> None:
         """Let go of the connections; whoever still waits on one gets an EngineFault or its answer."""
+        self._events.close()
+        self._fresh.close()
         self._client.close()
 
     def facts(self) -> EngineFacts:
         """See `Executor.facts`."""
         with _engine("describing itself"):
-            return records.facts_of(self._client.info(), self._client.api_version)
+            info = self._client.info()
+            if (now := records.instant(info["SystemTime"])) is not None:
+                self._events.set_clock(now)
+            return records.facts_of(info, self._client.api_version)
 
     def images(self) -> Mapping[str, str]:
         """See `Executor.images`; also each name@digest."""
@@ -92,6 +105,7 @@ class DockerExecutor:
     def create(self, order: ContainerOrder) -> None:
         """See `Executor.create`. EngineFault if a container that is not ours has the name."""
         doing = f"creating {order.task_id}"
+        self._events.listen()
         with _engine(doing):
             for _ in range(_NAME_ATTEMPTS):
                 if self._made(order, doing):
@@ -100,11 +114,15 @@ class DockerExecutor:
         raise EngineFault(doing, "the name is taken by a container that cannot be seen")
 
     def start(self, task_id: TaskId) -> Started:
-        """See `Executor.start`."""
+        """See `Executor.start`. What is started must be listened to: who ended it is not told later."""
         doing = f"starting {task_id}"
         with _engine(doing):
             container = self._find(task_id)
             if container is not None and records.phase_of(container) is Phase.CREATED:
+                if not self._events.attend(_HEARD_WITHIN):
+                    raise EngineFault(doing, "the engine does not tell what happens to containers")
+                # One that stops would still start it, leave it behind, and end it when it comes back.
+                self._fresh.ping()
                 try:
                     self._client.start(container["Id"])
                 except APIError as error:
@@ -119,17 +137,17 @@ class DockerExecutor:
             return Started(str(container["Id"]), at, records.ip_of(container))
 
     def wait(self, task_id: TaskId) -> Exit | None:
-        """See `Executor.wait`. One that was not started yet is waited for, too."""
+        """See `Executor.wait`. One that was not started yet is waited for, too.
+
+        EngineFault also if it has ended while the engine stops, so that nobody knows yet who ended it.
+        """
+        self._events.listen()
         with _engine(f"waiting for {task_id}"):
-            while (container := self._find(task_id)) is not None:
-                if (end := records.exit_of(container)) is not None:
-                    return end
-                with self._ask("POST", container["Id"], "wait", {"condition": "next-exit"}) as answer:
-                    # Look once more before waiting: the next exit may have been before we asked.
-                    container = self._find(task_id) if answer.ok else None
-                    if container is not None and records.phase_of(container) is not Phase.EXITED:
-                        answer.json()
-        return None
+            container = self._ended(task_id)
+            end = None if container is None else records.exit_of(container)
+            if container is None or end is None:
+                return None
+            return replace(end, outside=self._events.outside(container))
 
     def output(self, task_id: TaskId, offset: int) -> Iterator[Chunk]:
         """See `Executor.output`. Nothing for one that was not started yet.
@@ -144,7 +162,7 @@ class DockerExecutor:
             if records.phase_of(container) is Phase.RUNNING:
                 yield from self._log(container["Id"], transcript, follow=True)
                 # What is followed may break off before the end, so what is left is read afterwards.
-                self.wait(task_id)
+                self._ended(task_id)
             yield from self._log(container["Id"], transcript, follow=False)
 
     def stop(self, task_id: TaskId, grace: timedelta) -> None:
@@ -152,6 +170,7 @@ class DockerExecutor:
         with _engine(f"stopping {task_id}"):
             container = self._find(task_id)
             if container is not None:
+                self._events.stopping(container["Id"])
                 with suppress(NotFound):
                     self._client.stop(container["Id"], timeout=records.grace_seconds(grace))
 
@@ -161,10 +180,11 @@ class DockerExecutor:
             container = self._find(task_id)
             if container is None:
                 return
+            self._events.stopping(container["Id"])
             try:
                 self._client.remove_container(container["Id"], v=True, force=True)
             except NotFound:
-                return
+                pass
             except APIError as error:
                 if error.status_code != _CONFLICT:
                     raise
@@ -172,6 +192,7 @@ class DockerExecutor:
                 with self._ask("POST", container["Id"], "wait", {"condition": "removed"}) as answer:
                     if answer.ok:
                         answer.json()
+            self._events.forget(container["Id"])
 
     def look(self, task_id: TaskId) -> Seen | None:
         """See `Executor.look`."""
@@ -187,6 +208,18 @@ class DockerExecutor:
             inspected = [self._inspect(each["Id"]) for each in listed]
             shown = [records.seen_of(each) for each in inspected if each is not None]
             return [each for each in shown if each is not None]
+
+    def _ended(self, task_id: TaskId) -> Mapping[str, Any] | None:
+        """The task's container once it has ended; None if there is none (any more)."""
+        while (container := self._find(task_id)) is not None:
+            if records.phase_of(container) is Phase.EXITED:
+                return container
+            with self._ask("POST", container["Id"], "wait", {"condition": "next-exit"}) as answer:
+                # Look once more before waiting: the next exit may have been before we asked.
+                container = self._find(task_id) if answer.ok else None
+                if container is not None and records.phase_of(container) is not Phase.EXITED:
+                    answer.json()
+        return None
 
     def _made(self, order: ContainerOrder, doing: str) -> bool:
         """Whether the task has a container now; False if its name cannot be had yet."""
@@ -284,7 +317,4 @@ def _engine(doing: str) -> Iterator[None]:
 
 def _root(error: BaseException) -> str:
     """What is at the bottom of a wrapped error: `Connection refused` rather than three class names."""
-    for below in (getattr(error, "reason", None), *error.args[-1:], error.__cause__):
-        if isinstance(below, BaseException):
-            return _root(below)
-    return records.short(str(error))
+    return records.short(str(bottom_of(error)))

@@ -161,7 +161,7 @@ def seen_of(container: Mapping[str, Any]) -> Seen | None:
 def facts_of(info: Mapping[str, Any], api_version: str) -> EngineFacts:
     """The engine's description of itself."""
     return EngineFacts(
-        id=EngineId(str(info["ID"])),
+        id=_engine_id(info),
         name=str(info["Name"]),
         version=str(info["ServerVersion"]),
         api_version=api_version,
@@ -169,6 +169,14 @@ def facts_of(info: Mapping[str, Any], api_version: str) -> EngineFacts:
             cpu_millis=int(info["NCPU"]) * _MILLIS_PER_CPU, memory_bytes=int(info["MemTotal"]), slots=0
         ),
     )
+
+
+def _engine_id(info: Mapping[str, Any]) -> EngineId:
+    """An identity that no other engine has.
+
+    The engine's own is not enough: copied machines, and engines of one machine before Docker 23, share it.
+    """
+    return EngineId(f"{info['ID']}@{info['Name']}{info['DockerRootDir']}")
 
 
 def images_of(listed: Sequence[Mapping[str, Any]]) -> dict[str, str]:

@@ -39,6 +39,7 @@ class Keys:
         self.ledger = prefix + "ledger"
         self.agents = prefix + "agents"
         self.engines = prefix + "engines"
+        self.kept = prefix + "kept"
 
     def job(self, job_id: str) -> str:
         """The job's hash."""
@@ -59,9 +60,17 @@ class Keys:
 
     def job_of_task(self, task_id: str) -> str:
         """The hash of the job that the task belongs to, which its id tells."""
+        return self.job(self.job_id(task_id))
+
+    def archive(self, job_id: str) -> str:
+        """The job and all of its tasks as one compressed text, once it is over for a while."""
+        return f"{self._prefix}past:{_plain('job', job_id)}"
+
+    def job_id(self, task_id: str) -> JobId:
+        """Which job the task belongs to; NotFound if that cannot be a task's id."""
         if not (match := _TASK_ID.fullmatch(task_id)):
             raise NotFound("task", task_id)
-        return self.job(match["job"])
+        return JobId(match["job"])
 
     def output(self, task_id: str) -> str:
         """What the task wrote."""

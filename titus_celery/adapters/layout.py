@@ -15,15 +15,19 @@ from titus_celery.adapters import keyspace as ks
 from titus_celery.adapters import records
 from titus_celery.adapters.keys import Keys, deadline_member, ledger_fields, queued_member
 from titus_celery.core.decision import Change, TaskChange
-from titus_celery.core.model import DeadlineKind, StateChange
+from titus_celery.core.jobs import ARCHIVE_AFTER
+from titus_celery.core.model import AgentId, DeadlineKind, StateChange
 from titus_celery.core.states import State
 
-__all__ = ["LOG_KEPT", "OUTPUT_KEPT", "Plan", "plan"]
+__all__ = ["AGENT_EPOCH", "LOG_KEPT", "OUTPUT_KEPT", "Plan", "plan"]
 
 #: How long the change log reaches back at least; a reader away for longer starts from a snapshot.
 LOG_KEPT: Final = timedelta(minutes=20)
-#: How long a finished task's output can still be read.
-OUTPUT_KEPT: Final = timedelta(minutes=10)
+#: How long a finished task's output can still be read: its job is archived without it.
+OUTPUT_KEPT: Final = ARCHIVE_AFTER
+
+#: Field of an agent's hash: which holding of its lease is the last.
+AGENT_EPOCH: Final = "epoch"
 
 #: The furthest state that is not final; a job beyond it is over.
 _LAST_OPEN_STATE: Final = max(state for state in State if not state.is_final)
@@ -37,7 +41,8 @@ def plan(keys: Keys, change: Change) -> Plan:
 
     ValueError for a change that no decision should make: nobody's job, or a reservation without room.
     """
-    checks: list[ks.Check] = []
+    # The lease comes first: who has lost it must hear that, not that a record moved on.
+    checks: list[ks.Check] = list(_lease(keys, change))
     writes: list[ks.Write] = []
     for part in (_job(keys, change), *(_task(keys, task) for task in change.tasks), _room(keys, change)):
         checks += part[0]
@@ -46,6 +51,12 @@ def plan(keys: Keys, change: Change) -> Plan:
     writes += _deadlines(keys, change)
     writes += (ks.Append(keys.log, records.entry_fields(heard), LOG_KEPT) for heard in change.notifications)
     return checks, writes
+
+
+def _lease(keys: Keys, change: Change) -> Iterator[ks.Check]:
+    if under := change.under:
+        key, what = keys.agent(under.agent_id), f"agent {under.agent_id}"
+        yield ks.FieldIs(key, AGENT_EPOCH, str(under.epoch), what, fence=under)
 
 
 def _job(keys: Keys, change: Change) -> Plan:
@@ -98,7 +109,9 @@ def _task(keys: Keys, change: TaskChange) -> Plan:
 
 def _room(keys: Keys, change: Change) -> Plan:
     """Reservations follow from which tasks hold room, so that each is made and released exactly once."""
-    deltas: Counter[tuple[str, str]] = Counter()
+    # By field alone: a task that moves between two agents of one engine changes nothing of the engine.
+    deltas: Counter[str] = Counter()
+    takers: dict[str, AgentId] = {}
     writes: list[ks.Write] = []
     for task in change.tasks:
         old, new = task.before.holds if task.before else None, task.after.holds
@@ -107,17 +120,19 @@ def _room(keys: Keys, change: Change) -> Plan:
                 taken = (dispatch.demand.cpu_millis, dispatch.demand.memory_bytes, 1)
                 fields = ledger_fields(dispatch.agent_id, dispatch.engine_id)
                 for field, amount in zip(fields, taken, strict=True):
-                    deltas[field, dispatch.agent_id] += sign * amount
+                    deltas[field] += sign * amount
+                    if sign > 0:
+                        takers[field] = dispatch.agent_id
         if old and not (new and new.agent_id == old.agent_id):
             writes.append(ks.SetRemove(keys.agent_tasks(old.agent_id), task.after.id))
         if new and not (old and new.agent_id == old.agent_id):
             since = ks.to_ms(task.after.history[-1].at)
             writes.append(ks.SetAdd(keys.agent_tasks(new.agent_id), task.after.id, since))
     checks: list[ks.Check] = []
-    for (field, agent_id), delta in deltas.items():
+    for field, delta in deltas.items():
         if delta > 0:
-            limit = _limit(change, field)
-            checks.append(ks.AtMost(keys.ledger, field, delta, limit, f"agent {agent_id}", room=True))
+            limit, what = _limit(change, field), f"agent {takers[field]}"
+            checks.append(ks.AtMost(keys.ledger, field, delta, limit, what, room=True))
         if delta:
             writes.append(ks.HashAdd(keys.ledger, field, delta))
     return checks, writes

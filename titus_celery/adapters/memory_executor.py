@@ -7,7 +7,7 @@ time: a container ends when the test says so, when its virtual time is over, or 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from threading import Condition
 from typing import Final
@@ -29,6 +29,9 @@ _SUCCESS: Final = Exit(code=0)
 #: SIGTERM and SIGKILL, and the exit codes that the engine shows for them.
 _TERMINATED: Final = Exit(code=143, signal=15)
 _KILLED: Final = Exit(code=137, signal=9)
+
+#: Who ends a container from outside, unless a test says otherwise.
+_SOMEBODY: Final = "somebody stopped it on its host (signal 9)"
 
 #: Room for whatever a test wants to place.
 _ROOMY: Final = Capacity(cpu_millis=8_000, memory_bytes=16 * 2**30, slots=0)
@@ -105,7 +108,8 @@ class _Container:
             agent_id=self.order.agent_id,
             dispatch_number=self.order.dispatch_number,
             phase=self.phase,
-            exit=self.exit,
+            # Who ended it is told to whoever waits for it only, as with the real engine.
+            exit=None if self.exit is None else replace(self.exit, outside=""),
             started_at=self.started_at,
             ip="10.0.0.1" if self.phase is Phase.RUNNING else "",
         )
@@ -114,8 +118,9 @@ class _Container:
 class MemoryExecutor:
     """`Executor` without an engine. Safe to use from many threads.
 
-    Beyond the port it offers what a test does to an engine: `release`, `write`, `advance`, `leave`
-    and `come_back`, `fail_next`, `occupy`, `until`; and it remembers `orders` and `stops`.
+    Beyond the port it offers what a test does to an engine: `release`, `end_from_outside`, `write`,
+    `advance`, `leave` and `come_back`, `fail_next`, `occupy`, `until`; and it remembers `orders` and
+    `stops`.
     """
 
     def __init__(
@@ -147,6 +152,11 @@ class MemoryExecutor:
         """End a container in this way, if it runs. KeyError if there is none."""
         with self._changed:
             self._end(self._containers[task_id], exit)
+
+    def end_from_outside(self, task_id: TaskId, exit: Exit = _KILLED, why: str = _SOMEBODY) -> None:
+        """Let somebody else end a container, if it runs. KeyError if there is none."""
+        with self._changed:
+            self._end(self._containers[task_id], replace(exit, outside=why))
 
     def write(self, task_id: TaskId, source: Source, data: bytes) -> None:
         """Let the container write. KeyError if there is none."""

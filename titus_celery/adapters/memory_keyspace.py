@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import re
 import threading
-from bisect import bisect_left, bisect_right, insort
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from bisect import bisect_left, bisect_right
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final, TypeVar
 
 from titus_celery.adapters import keyspace as ks
-from titus_celery.errors import StoreCorrupt
+from titus_celery.adapters.memory_values import Held, Sorted, Stream
+from titus_celery.errors import StoreCorrupt, StoreUnavailable
 
 __all__ = ["MemoryKeyspace"]
 
@@ -28,82 +29,20 @@ _LAST: Final = chr(0x10FFFF)
 _T = TypeVar("_T")
 
 
-class _Sorted:
-    """A sorted set: members by score, then by text."""
-
-    def __init__(self) -> None:
-        self.scores: dict[str, int] = {}
-        self.order: list[tuple[int, str]] = []
-
-    def add(self, member: str, score: int) -> None:
-        self.remove(member)
-        self.scores[member] = score
-        insort(self.order, (score, member))
-
-    def remove(self, member: str) -> None:
-        if (score := self.scores.pop(member, None)) is not None:
-            del self.order[bisect_left(self.order, (score, member))]
-
-
-class _Stream:
-    """A stream: entries by their ids, as pairs of numbers."""
-
-    def __init__(self) -> None:
-        self.ids: list[tuple[int, int]] = []
-        self.entries: list[ks.Entry] = []
-
-    @property
-    def last_id(self) -> str:
-        return self.entries[-1].id if self.entries else ks.NO_ENTRY
-
-    def add(self, id: tuple[int, int], fields: Mapping[str, str | bytes]) -> None:
-        raw = {name: value.encode() if isinstance(value, str) else value for name, value in fields.items()}
-        self.ids.append(id)
-        self.entries.append(ks.Entry(f"{id[0]}-{id[1]}", raw))
-
-    def drop(self, count: int) -> None:
-        if count > 0:
-            del self.ids[:count], self.entries[:count]
-
-
-@dataclass(slots=True)
-class _Held:
-    """What the keys hold, by kind, and until when."""
-
-    hashes: dict[str, dict[str, str]] = field(default_factory=dict)
-    sorted: dict[str, _Sorted] = field(default_factory=dict)
-    streams: dict[str, _Stream] = field(default_factory=dict)
-    texts: dict[str, str] = field(default_factory=dict)
-    until: dict[str, datetime] = field(default_factory=dict)
-
-    def by_kind(self) -> Iterable[tuple[ks.Kind, dict[str, object]]]:
-        """Every kind and its keys."""
-        kinds: tuple[tuple[ks.Kind, object], ...] = (
-            (ks.Kind.HASH, self.hashes),
-            (ks.Kind.SORTED, self.sorted),
-            (ks.Kind.STREAM, self.streams),
-            (ks.Kind.TEXT, self.texts),
-        )
-        return kinds  # type: ignore[return-value]  # dicts are invariant; only whole values are dropped
-
-    def kind(self, key: str) -> ks.Kind | None:
-        """What the key holds, if it exists."""
-        return next((kind for kind, held in self.by_kind() if key in held), None)
-
-    def delete(self, key: str) -> None:
-        """Forget the key."""
-        self.until.pop(key, None)
-        for _, held in self.by_kind():
-            held.pop(key, None)
-
-
 class MemoryKeyspace:
-    """A keyspace whose time is what *now* says. Threads may share it."""
+    """A keyspace whose time is what *now* says. Threads may share it.
 
-    def __init__(self, now: Callable[[], datetime], namespace: str = "titus") -> None:
+    A restart can be had without one: `restart` makes it forget up to *undo_max* transactions.
+    """
+
+    def __init__(self, now: Callable[[], datetime], namespace: str = "titus", *, undo_max: int = 0) -> None:
         self._now, self._namespace = now, namespace
-        self._held = _Held()
+        self._held = Held()
         self._changed = threading.Condition()
+        self._restarts = 0
+        self._undo: deque[tuple[Sequence[str], Held]] = deque(maxlen=undo_max)
+        #: What `memory` tells: bytes used, and the most that may be (0: all there are).
+        self.used_and_maximum = (0, 0)
 
     @property
     def namespace(self) -> str:
@@ -125,7 +64,29 @@ class MemoryKeyspace:
             shown: dict[str, object] = {key: dict(fields) for key, fields in held.hashes.items()}
             shown |= {key: tuple(members.order) for key, members in held.sorted.items()}
             shown |= {key: tuple(stream.entries) for key, stream in held.streams.items()}
-            return shown | held.texts
+            return shown | {key: value.decode("utf-8", "replace") for key, value in held.texts.items()}
+
+    def restart(self, forget: int = 0) -> None:
+        """Begin another life of the store, in which the last *forget* transactions never were.
+
+        ValueError if it does not know so many of them any more.
+        """
+        with self._changed:
+            if forget > len(self._undo):
+                raise ValueError(f"{forget} transactions to forget, but only {len(self._undo)} are known")
+            for _ in range(forget):
+                self._held.restore(*self._undo.pop())
+            self._undo.clear()
+            self._restarts += 1
+            self._changed.notify_all()
+
+    def epoch(self) -> str:
+        """Which life of the store this is."""
+        return f"memory:{self._restarts}"
+
+    def memory(self) -> tuple[int, int]:
+        """What `used_and_maximum` was set to."""
+        return self.used_and_maximum
 
     def time_left(self, key: str) -> timedelta | None:
         """How long the key will still be there; None: for ever, or it is not."""
@@ -135,11 +96,17 @@ class MemoryKeyspace:
 
     # ------------------------------------------------------------------------------------------------ writing
 
-    def transact(self, checks: Sequence[ks.Check], writes: Sequence[ks.Write]) -> None:
+    def transact(
+        self, checks: Sequence[ks.Check], writes: Sequence[ks.Write], *, grows: bool = False
+    ) -> None:
         """Do all *writes* if all *checks* pass, else none (see Keyspace)."""
+        used, maximum = self.used_and_maximum
+        if grows and 0 < maximum < used:
+            raise StoreUnavailable(ks.MEMORY_FULL)
+        kinds = ks.kinds_of(checks, writes)
         with self._changed:
             self._expire()
-            for key, kind in ks.kinds_of(checks, writes).items():
+            for key, kind in kinds.items():
                 self._look(key, kind)
             for part in (*checks, *writes):
                 if isinstance(part, ks.AtMost | ks.HashAdd | ks.HashRaise):
@@ -149,6 +116,8 @@ class MemoryKeyspace:
             for check in checks:
                 if not self._passes(check):
                     raise ks.check_failed(check)
+            if self._undo.maxlen:
+                self._undo.append((list(kinds), self._held.copy(kinds)))
             for write in writes:
                 self._write(write)
             self._changed.notify_all()
@@ -183,25 +152,26 @@ class MemoryKeyspace:
             case ks.AtMost():
                 return self._number(check.key, check.field) + check.delta <= check.maximum
             case ks.EndsAt():
-                return held.streams.get(check.key, _Stream()).last_id == check.id
+                return held.streams.get(check.key, Stream()).last_id == check.id
             case ks.TextIs():
                 found = held.texts.get(check.key)
-                return check.or_absent if found is None else found == check.value
+                return check.or_absent if found is None else found == check.value.encode()
 
     def _write(self, write: ks.Write) -> None:
         match write:
             case ks.HashSet() | ks.HashSetNew() | ks.HashAdd() | ks.HashRaise():
                 self._write_hash(write, self._held.hashes.setdefault(write.key, {}))
             case ks.SetAdd() | ks.SetRemove() | ks.SetRemoveIf() | ks.SetAddIfEmpty():
-                members = self._held.sorted.setdefault(write.key, _Sorted())
+                members = self._held.sorted.setdefault(write.key, Sorted())
                 self._write_sorted(write, members)
                 if not members.order:
                     # An empty set does not exist.
                     self._held.delete(write.key)
             case ks.Append() | ks.Put():
-                self._write_stream(write, self._held.streams.setdefault(write.key, _Stream()))
+                self._write_stream(write, self._held.streams.setdefault(write.key, Stream()))
             case ks.TextSet():
-                self._held.texts[write.key] = write.value
+                value = write.value
+                self._held.texts[write.key] = value if isinstance(value, bytes) else value.encode()
                 self._held.until.pop(write.key, None)
                 if write.span is not None:
                     self._held.until[write.key] = self.now() + write.span
@@ -230,7 +200,7 @@ class MemoryKeyspace:
                             fields.setdefault(f"{ks.TIMED}{level}", str(write.times[level]))
 
     def _write_sorted(
-        self, write: ks.SetAdd | ks.SetRemove | ks.SetRemoveIf | ks.SetAddIfEmpty, members: _Sorted
+        self, write: ks.SetAdd | ks.SetRemove | ks.SetRemoveIf | ks.SetAddIfEmpty, members: Sorted
     ) -> None:
         match write:
             case ks.SetAdd():
@@ -244,7 +214,7 @@ class MemoryKeyspace:
                 if not _scores(self._held, write.empty):
                     members.add(write.member, write.score)
 
-    def _write_stream(self, write: ks.Append | ks.Put, stream: _Stream) -> None:
+    def _write_stream(self, write: ks.Append | ks.Put, stream: Stream) -> None:
         match write:
             case ks.Append():
                 last = stream.ids[-1] if stream.ids else (0, 0)
@@ -257,6 +227,17 @@ class MemoryKeyspace:
                 stream.add(_parsed(write.id), write.fields)
                 stream.drop(bisect_left(stream.ids, _parsed(write.first)))
                 stream.drop(len(stream.ids) - write.count)
+
+    def trim(self, key: str, bytes_max: int) -> None:
+        """Drop the stream's oldest entries until its fields take *bytes_max* at most."""
+        with self._changed:
+            if stream := self._get(key, ks.Kind.STREAM, self._held.streams):
+                sizes = [_bytes_of(entry) for entry in stream.entries]
+                used, count = sum(sizes), 0
+                while used > bytes_max and count < len(sizes) - 1:
+                    used -= sizes[count]
+                    count += 1
+                stream.drop(count)
 
     def _expire(self) -> None:
         now = self.now()
@@ -286,8 +267,26 @@ class MemoryKeyspace:
             count = min(limit, bisect_right(order, (score, _LAST)))
             return [(member, score) for score, member in order[:count]]
 
+    def members_from(self, key: str, score: int, limit: int) -> Sequence[tuple[str, int]]:
+        """At most *limit* members with a score from *score* on, lowest first."""
+        with self._changed:
+            order = self._order(key)
+            start = bisect_left(order, (score, ""))
+            return [(member, score) for score, member in order[start : start + limit]]
+
+    def score(self, key: str, member: str) -> int | None:
+        """The score of the sorted set's member, if it is one."""
+        with self._changed:
+            held = self._get(key, ks.Kind.SORTED, self._held.sorted)
+            return held.scores.get(member) if held else None
+
     def text(self, key: str) -> str | None:
         """The text, if there is one."""
+        found = self.blob(key)
+        return None if found is None else found.decode("utf-8", "replace")
+
+    def blob(self, key: str) -> bytes | None:
+        """The text as the bytes it is made of, if there is one."""
         with self._changed:
             return self._get(key, ks.Kind.TEXT, self._held.texts)
 
@@ -324,7 +323,11 @@ class MemoryKeyspace:
         return held.order if held else []
 
 
-def _scores(held: _Held, key: str) -> Mapping[str, int]:
+def _bytes_of(entry: ks.Entry) -> int:
+    return sum(len(name.encode()) + len(value) for name, value in entry.fields.items())
+
+
+def _scores(held: Held, key: str) -> Mapping[str, int]:
     return held.sorted[key].scores if key in held.sorted else {}
 
 

@@ -8,7 +8,6 @@ because a connection that was idle may have gone without either side having noti
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,9 +22,10 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from titus_celery.adapters import keyspace as ks
+from titus_celery.adapters.redis_wire import wire
 from titus_celery.errors import SettingsError, StoreCorrupt, StoreUnavailable
 
-__all__ = ["RedisKeyspace", "ServerFacts", "server_facts"]
+__all__ = ["RedisKeyspace", "ServerFacts", "script_header", "server_facts"]
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -41,8 +41,8 @@ BLOCK_MAX: Final = timedelta(seconds=5)
 CONNECTIONS_MAX: Final = 4_096
 #: What the script needs (XADD with MINID) came with it.
 VERSION_MIN: Final = (6, 2)
-#: Longer texts go beside the plan, so that they are neither escaped nor sent twice.
-INLINE_MAX: Final = 64
+#: From here on a script can say that it is to run although memory is used up.
+VERSION_WITH_FLAGS: Final = (7, 0)
 
 #: What a server says when it lives but cannot serve; any other refusal is a fault of ours.
 _AWAY: Final = ("LOADING", "BUSY", "READONLY", "MISCONF", "NOREPLICAS", "MASTERDOWN", "CLUSTERDOWN")
@@ -54,10 +54,8 @@ _AWAY_ERRORS: Final = (
     redis.exceptions.MasterDownError,
     redis.exceptions.NoPermissionError,
 )
-_FULL: Final = "its memory is full: raise the server's maxmemory, or let finished jobs go"
 
 _T = TypeVar("_T")
-_U = TypeVar("_U")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +69,22 @@ class ServerFacts:
     memory_max: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Script:
+    """A script, and what a server that knows it calls it."""
+
+    source: bytes
+    id: str
+
+    @classmethod
+    def of(cls, source: bytes) -> _Script:
+        return cls(source, hashlib.sha1(source, usedforsecurity=False).hexdigest())
+
+
 def server_facts(info: Mapping[str, Any]) -> ServerFacts:
     """What matters of a server's INFO; SettingsError if such a server cannot be the store."""
     version = str(info.get("redis_version", "0"))
-    if tuple(int(part) for part in version.split(".")[:2]) < VERSION_MIN:
+    if _version(info) < VERSION_MIN:
         wanted = ".".join(map(str, VERSION_MIN))
         raise SettingsError("TITUS_REDIS_URL", f"the server is Redis {version}; {wanted} is needed")
     policy = info.get("maxmemory_policy")
@@ -91,6 +101,18 @@ def server_facts(info: Mapping[str, Any]) -> ServerFacts:
         append_only=bool(info.get("aof_enabled", 0)),
         memory_max=int(info.get("maxmemory", 0)),
     )
+
+
+def script_header(info: Mapping[str, Any]) -> bytes:
+    """The first line that lets a script run although memory is used up; none before Redis 7.
+
+    Valkey gives itself a Redis version above that.
+    """
+    return b"#!lua flags=allow-oom\n" if _version(info) >= VERSION_WITH_FLAGS else b""
+
+
+def _version(info: Mapping[str, Any]) -> tuple[int, ...]:
+    return tuple(int(part) for part in str(info.get("redis_version", "0")).split(".")[:2])
 
 
 class RedisKeyspace:
@@ -112,8 +134,9 @@ class RedisKeyspace:
             raise SettingsError("TITUS_REDIS_URL", str(error)) from error
         # Typed here, because the client's own methods are not.
         self._do: Callable[..., Any] = self._client.execute_command
-        self._script = files(__package__).joinpath("commit.lua").read_bytes()
-        self._script_id = hashlib.sha1(self._script, usedforsecurity=False).hexdigest()
+        self._growing = _Script.of(files(__package__).joinpath("commit.lua").read_bytes())
+        #: The same for writes that must go through; known once the server's version is.
+        self._lasting: _Script | None = None
 
     @property
     def namespace(self) -> str:
@@ -128,15 +151,18 @@ class RedisKeyspace:
                 info |= self._client.info(section)
         return server_facts(info)
 
-    def transact(self, checks: Sequence[ks.Check], writes: Sequence[ks.Write]) -> None:
+    def transact(
+        self, checks: Sequence[ks.Check], writes: Sequence[ks.Write], *, grows: bool = False
+    ) -> None:
         """Do all *writes* if all *checks* pass, else none (see Keyspace)."""
-        keys, arguments = _wire(checks, writes)
+        keys, arguments = wire(checks, writes)
+        script = self._growing if grows else self._script_that_lasts()
         with _told():
             try:
-                reply = self._do("EVALSHA", self._script_id, len(keys), *keys, *arguments)
+                reply = self._do("EVALSHA", script.id, len(keys), *keys, *arguments)
             except redis.exceptions.NoScriptError:
                 # A server forgets scripts when it restarts; this teaches it again.
-                reply = self._do("EVAL", self._script, len(keys), *keys, *arguments)
+                reply = self._do("EVAL", script.source, len(keys), *keys, *arguments)
         match reply:
             case [b"ok"]:
                 return
@@ -149,6 +175,30 @@ class RedisKeyspace:
     def now(self) -> datetime:
         """The store's time."""
         return self._read("", lambda: _time(self._do("TIME")))
+
+    def epoch(self) -> str:
+        """Which life of the store this is: of the process that answers, and of the data it serves."""
+        server, replication = self._info("server", "replication")
+        return f"{server.get('run_id', '')}:{replication.get('master_replid', '')}"
+
+    def memory(self) -> tuple[int, int]:
+        """Bytes that the server uses, and that it may use (0: all there are)."""
+        (memory,) = self._info("memory")
+        return int(memory["used_memory"]), int(memory.get("maxmemory", 0))
+
+    def trim(self, key: str, bytes_max: int) -> None:
+        """Drop the stream's oldest entries until it takes about *bytes_max* of memory or less.
+
+        Redis drops whole nodes, and so many of them in one go; this asks until it is done.
+        """
+        dropped = 1
+        while dropped:
+            used, length = self._read(key, partial(self._size, key))
+            if used <= bytes_max:
+                return
+            keep = max(1, length * bytes_max // used)
+            # Repeating it does no harm.
+            dropped = self._read(key, partial(self._do, "XTRIM", key, "MAXLEN", "~", keep))
 
     def hashes(self, keys: Sequence[str]) -> tuple[Sequence[Mapping[str, str]], datetime]:
         """All fields of each hash and the store's time, in one round trip."""
@@ -182,10 +232,25 @@ class RedisKeyspace:
         command = ("ZRANGEBYSCORE", key, "-inf", score, "WITHSCORES", "LIMIT", 0, limit)
         return self._read(key, lambda: _scored(self._do(*command)))
 
+    def members_from(self, key: str, score: int, limit: int) -> Sequence[tuple[str, int]]:
+        """At most *limit* members with a score from *score* on, lowest first."""
+        command = ("ZRANGEBYSCORE", key, score, "+inf", "WITHSCORES", "LIMIT", 0, limit)
+        return self._read(key, lambda: _scored(self._do(*command)))
+
+    def score(self, key: str, member: str) -> int | None:
+        """The score of the sorted set's member, if it is one."""
+        found = self._read(key, partial(self._do, "ZSCORE", key, member))
+        return None if found is None else int(float(found))
+
     def text(self, key: str) -> str | None:
         """The text, if there is one."""
-        found = self._read(key, partial(self._do, "GET", key))
+        found = self.blob(key)
         return None if found is None else _text(found)
+
+    def blob(self, key: str) -> bytes | None:
+        """The text as the bytes it is made of, if there is one."""
+        found: bytes | None = self._read(key, partial(self._do, "GET", key))
+        return found
 
     def entries(self, key: str, after: str, limit: int, block: timedelta) -> Sequence[ks.Entry]:
         """At most *limit* entries after this id; waits up to *block* for the first."""
@@ -211,6 +276,29 @@ class RedisKeyspace:
         """Let go of all connections."""
         self._client.close()
 
+    def _script_that_lasts(self) -> _Script:
+        if self._lasting is None:
+            (server,) = self._info("server")
+            self._lasting = _Script.of(script_header(server) + self._growing.source)
+        return self._lasting
+
+    def _info(self, *sections: str) -> list[dict[str, Any]]:
+        def ask() -> list[dict[str, Any]]:
+            found = self._pipeline(*(("INFO", section) for section in sections))
+            for one in found:
+                _raise_if_error(one)
+            return found
+
+        return self._read("", ask)
+
+    def _size(self, key: str) -> tuple[int, int]:
+        """Bytes of memory that the stream takes, and how many entries it has."""
+        # With 0 samples the server adds up all nodes: a millisecond for 50 MB.
+        used, length = self._pipeline(("MEMORY", "USAGE", key, "SAMPLES", 0), ("XLEN", key))
+        for one in (length, used):
+            _raise_if_error(one, key)
+        return int(used or 0), int(length)
+
     def _pipeline(self, *commands: tuple[str | int, ...]) -> list[Any]:
         pipeline = self._client.pipeline(transaction=False)
         queue: Callable[..., Any] = pipeline.execute_command
@@ -234,7 +322,7 @@ def _told(key: str = "") -> Iterator[None]:
     try:
         yield
     except redis.exceptions.OutOfMemoryError as error:
-        raise StoreUnavailable(_FULL) from error
+        raise StoreUnavailable(ks.MEMORY_FULL) from error
     except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as error:
         raise StoreUnavailable(str(error)) from error
     except redis.exceptions.ResponseError as error:
@@ -243,7 +331,7 @@ def _told(key: str = "") -> Iterator[None]:
         if "WRONGTYPE" in text:
             raise StoreCorrupt(key, "another kind of value than was ever written there") from error
         if "OOM command not allowed" in text:
-            raise StoreUnavailable(_FULL) from error
+            raise StoreUnavailable(ks.MEMORY_FULL) from error
         if isinstance(error, _AWAY_ERRORS) or any(code in text for code in _AWAY):
             raise StoreUnavailable(text) from error
         raise
@@ -253,101 +341,6 @@ def _raise_if_error(reply: object, key: str = "") -> None:
     if isinstance(reply, Exception):
         with _told(key):
             raise reply
-
-
-# ------------------------------------------------------------------------------------ to and from the wire
-
-
-class _Arguments:
-    """What goes beside the plan: each text once, found by its index."""
-
-    def __init__(self) -> None:
-        # The plan itself is the first.
-        self.texts: list[bytes] = [b""]
-        self._index: dict[str | bytes, int] = {}
-
-    def of(self, value: str | bytes | int) -> str | int:
-        """The text itself if it is short and plain, else the index under which it is sent."""
-        if isinstance(value, int):
-            return str(value)
-        if isinstance(value, str) and len(value) <= INLINE_MAX and value.isascii():
-            return value
-        if value not in self._index:
-            self.texts.append(value if isinstance(value, bytes) else value.encode("utf-8", "replace"))
-            self._index[value] = len(self.texts)
-        return self._index[value]
-
-
-def _wire(checks: Sequence[ks.Check], writes: Sequence[ks.Write]) -> tuple[list[str], list[bytes]]:
-    """KEYS and ARGV of commit.lua."""
-    kinds = ks.kinds_of(checks, writes)
-    index = {key: number for number, key in enumerate(kinds, start=1)}
-    arguments = _Arguments()
-
-    def step(part: ks.Check | ks.Write) -> list[str | int]:
-        name, *rest = _parts(part, index)
-        return [str(name), index[part.key], *map(arguments.of, rest)]
-
-    plan = {
-        "kinds": [kind.value for kind in kinds.values()],
-        "checks": [step(check) for check in checks],
-        "writes": [step(write) for write in writes],
-    }
-    arguments.texts[0] = json.dumps(plan, separators=(",", ":")).encode()
-    return list(kinds), arguments.texts
-
-
-def _parts(part: ks.Check | ks.Write, index: Mapping[str, int]) -> tuple[str | bytes | int, ...]:
-    """The name and arguments by which commit.lua knows a check or write."""
-    match part:
-        case ks.FieldIs():
-            return "field-is", part.field, part.value
-        case ks.Absent():
-            return ("absent",)
-        case ks.SizeIs():
-            return "size-is", part.size
-        case ks.ScoreIs():
-            return "score-is", part.member, part.score
-        case ks.AtMost():
-            return "at-most", part.field, part.delta, part.maximum
-        case ks.EndsAt():
-            return "ends-at", part.id
-        case ks.TextIs():
-            return "text-is", part.value, int(part.or_absent)
-        case ks.HashSet():
-            return "set", *_flat(part.fields)
-        case ks.HashSetNew():
-            return "set-new", part.field, part.value
-        case ks.HashAdd():
-            return "add", part.field, part.delta
-        case ks.HashRaise():
-            return "raise", part.field, part.level, *_flat(dict(sorted(part.times.items())))
-        case ks.SetAdd():
-            return "put-member", part.member, part.score
-        case ks.SetRemove():
-            return "drop-member", part.member
-        case ks.SetRemoveIf():
-            return "drop-member-if", part.member, part.score
-        case ks.SetAddIfEmpty():
-            return "put-member-if-empty", index[part.empty], part.member, part.score
-        case ks.Append():
-            return "append", _ms(part.keep), *_flat(part.fields)
-        case ks.Put():
-            return "put-entry", part.id, part.first, part.count, *_flat(part.fields)
-        case ks.TextSet():
-            return ("set-text", part.value) if part.span is None else ("set-text", part.value, _ms(part.span))
-        case ks.Expire():
-            return "expire", _ms(part.span), int(part.unless_set)
-        case ks.Delete():
-            return ("delete",)
-
-
-def _flat(fields: Mapping[_T, _U]) -> Iterator[_T | _U]:
-    return (text for pair in fields.items() for text in pair)
-
-
-def _ms(span: timedelta) -> int:
-    return max(1, span // timedelta(milliseconds=1))
 
 
 def _text(raw: bytes) -> str:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Final
 
+from titus_celery.adapters.archive import Archive
 from titus_celery.adapters.keys import Keys, deadline_member, deadline_of, queued_task
 from titus_celery.adapters.keyspace import (
     NO_ENTRY,
     Absent,
     Keyspace,
     Kind,
+    ScoreIs,
+    SetAdd,
     SetRemoveIf,
     TextSet,
+    from_ms,
     to_ms,
 )
 from titus_celery.adapters.layout import plan
@@ -23,12 +29,17 @@ from titus_celery.adapters.system import SystemIds
 from titus_celery.core.decision import Change, Notification
 from titus_celery.core.model import Deadline, Job, JobId, Task, TaskId
 from titus_celery.errors import Conflict, NotFound, PositionLost, StoreCorrupt
-from titus_celery.ports import Ids, Position, TaskView
+from titus_celery.ports import Ids, Memory, Position, TaskView
 
 __all__ = ["RecordStore", "read_views"]
 
+_LOG: Final = logging.getLogger(__name__)
+
 #: Deadlines looked through for the first whose kind is known: a later release may have armed others.
 _NEXT_LOOK: Final = 100
+
+#: Deadlines moved in one transaction, which takes the store about a millisecond.
+_PULL_MAX: Final = 100
 
 _POSITION: Final = re.compile(r"[0-9]{1,15}-[0-9]{1,15}")
 
@@ -40,6 +51,7 @@ class RecordStore:
         self._keyspace = keyspace
         self._keys = Keys(keyspace.namespace)
         self._ids = ids or SystemIds()
+        self._archive = Archive(keyspace)
 
     # ------------------------------------------------------------------------------------------------ records
 
@@ -59,25 +71,37 @@ class RecordStore:
         """The store's time, in whole milliseconds."""
         return self._keyspace.now()
 
+    def epoch(self) -> str:
+        """Which life of the store this is (see Records)."""
+        return self._keyspace.epoch()
+
+    def memory(self) -> Memory:
+        """How much memory the store uses, and may use."""
+        return Memory(*self._keyspace.memory())
+
     def job(self, job_id: JobId) -> tuple[Job, datetime]:
         """The job, live or finished, and the store's time. NotFound if there is none."""
         key = self._keys.job(job_id)
         (fields,), now = self._keyspace.hashes([key])
-        if not fields:
+        job = job_of(key, fields) if fields else self._archive.job(job_id)
+        if job is None:
             raise NotFound("job", job_id)
-        return job_of(key, fields), now
+        return job, now
 
     def task(self, task_id: TaskId) -> TaskView:
         """The task, its job and the store's time. NotFound if there is none."""
         task_key, job_key = self._keys.task(task_id), self._keys.job_of_task(task_id)
         (task, job), now = self._keyspace.hashes([task_key, job_key])
+        if not job and (archived := self._archive.task(task_id)):
+            return TaskView(*archived, now=now)
         if not task:
             raise NotFound("task", task_id)
         return TaskView(job=job_of(job_key, job), task=task_of(task_key, task), now=now)
 
     def commit(self, change: Change) -> None:
         """Make *change* true, whole or not at all (see Records)."""
-        self._keyspace.transact(*plan(self._keys, change))
+        # What lets things end goes through even when memory is used up; new jobs do not.
+        self._keyspace.transact(*plan(self._keys, change), grows=change.job_before is None)
 
     def open_tasks(self, job_id: JobId) -> Sequence[Task]:
         """The job's open tasks by slot."""
@@ -87,8 +111,12 @@ class RecordStore:
 
     def finished_tasks(self, job_id: JobId, limit: int) -> Sequence[Task]:
         """At most *limit* of the job's other tasks, the newest ended first."""
-        members, _ = self._keyspace.members(self._keys.done(job_id), 0, limit, newest=True)
-        return self._tasks(TaskId(member) for member, _ in members)
+        members, total = self._keyspace.members(self._keys.done(job_id), 0, limit, newest=True)
+        found = self._tasks(TaskId(member) for member, _ in members)
+        if total and len(found) == len(members):
+            return found
+        # Archived, maybe while we were reading.
+        return self._archive.tasks(job_id)[::-1][:limit] or found
 
     def live_jobs(self, start: int, limit: int) -> tuple[Sequence[Job], int]:
         """A page of the jobs that are not over, by creation then id, and how many there are."""
@@ -119,6 +147,33 @@ class RecordStore:
         """Remove a deadline unless it was moved meanwhile."""
         member = deadline_member(deadline.kind, deadline.entity)
         self._keyspace.transact([], [SetRemoveIf(self._keys.deadlines, member, to_ms(deadline.due))])
+
+    def pull_deadlines(self, later_than: datetime, by: timedelta) -> None:
+        """Every deadline later than this becomes due *by* sooner (see Records)."""
+        key, start = self._keys.deadlines, to_ms(later_than) + 1
+        while found := self._keyspace.members_from(key, start, _PULL_MAX):
+            try:
+                self._move(found, by)
+            except Conflict:
+                # Somebody moved one of them: each for itself then.
+                for one in found:
+                    with suppress(Conflict):
+                        self._move([one], by)
+            # Those with the same score that this page had no room for are still there.
+            start = found[-1][1]
+            if len(found) < _PULL_MAX:
+                return
+
+    def _move(self, deadlines: Sequence[tuple[str, int]], by: timedelta) -> None:
+        key = self._keys.deadlines
+        self._keyspace.transact(
+            [ScoreIs(key, member, due, f"deadline {member}") for member, due in deadlines],
+            [SetAdd(key, member, to_ms(from_ms(due) - by)) for member, due in deadlines],
+        )
+
+    def archive(self, job_id: JobId) -> None:
+        """Make the job, if it is over, and its tasks one compressed record (see Records)."""
+        self._archive.put(job_id)
 
     def _tasks(self, ids: Iterable[TaskId]) -> Sequence[Task]:
         keys = [self._keys.task(id) for id in ids]
@@ -156,19 +211,47 @@ def _older(one: str, other: str) -> bool:
 
 
 def read_views(keyspace: Keyspace, keys: Keys, ids: Sequence[TaskId]) -> Sequence[TaskView]:
-    """These tasks with their jobs, each job read once; those that are gone are left out."""
+    """These tasks with their jobs, each job read once; those that are gone are left out.
+
+    So are those that cannot be read, with a warning: one of them must not hold up all others.
+    """
     if not ids:
         return []
-    task_keys = [keys.task(id) for id in ids]
-    job_keys = [keys.job_of_task(id) for id in ids]
-    distinct = list(dict.fromkeys(job_keys))
-    found, now = keyspace.hashes([*task_keys, *distinct])
-    job_fields = zip(distinct, found[len(ids) :], strict=True)
-    jobs = {key: job_of(key, fields) for key, fields in job_fields if fields}
+    pairs = [(keys.task(id), keys.job_of_task(id)) for id in ids]
+    faults: dict[str, StoreCorrupt] = {}
+    found, now = _hashes(keyspace, list(dict.fromkeys(key for pair in pairs for key in pair)), faults)
+    jobs: dict[str, Job] = {}
     views = []
-    for task_key, job_key, fields in zip(task_keys, job_keys, found, strict=False):
-        if fields:
+    for task_key, job_key in pairs:
+        if not found.get(task_key) or job_key in faults:
+            continue
+        try:
             if job_key not in jobs:
-                raise StoreCorrupt(job_key, f"nothing, while {task_key} is there")
-            views.append(TaskView(job=jobs[job_key], task=task_of(task_key, fields), now=now))
+                jobs[job_key] = _job_of_task(job_key, found[job_key], task_key)
+            views.append(TaskView(job=jobs[job_key], task=task_of(task_key, found[task_key]), now=now))
+        except StoreCorrupt as error:
+            faults[error.key] = error
+    if faults:
+        _LOG.warning("left out: %s", "; ".join(map(str, faults.values())))
     return views
+
+
+def _hashes(
+    keyspace: Keyspace, keys: Sequence[str], faults: dict[str, StoreCorrupt]
+) -> tuple[Mapping[str, Mapping[str, str]], datetime]:
+    """The hashes by key, without those keys that hold another kind, which become *faults*."""
+    while True:
+        asked = [key for key in keys if key not in faults]
+        try:
+            found, now = keyspace.hashes(asked)
+            return dict(zip(asked, found, strict=True)), now
+        except StoreCorrupt as error:
+            if error.key not in asked:
+                raise
+            faults[error.key] = error
+
+
+def _job_of_task(key: str, fields: Mapping[str, str], task_key: str) -> Job:
+    if not fields:
+        raise StoreCorrupt(key, f"nothing, while {task_key} is there")
+    return job_of(key, fields)

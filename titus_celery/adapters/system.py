@@ -1,12 +1,19 @@
-"""The system's monotonic clock and random ids: the only place that draws either."""
+"""The system's monotonic clock and random ids, the only place that draws either, and its signals."""
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 import uuid
 from datetime import UTC, datetime, timedelta
+from typing import Final
 
-__all__ = ["SystemClock", "SystemIds", "system_now"]
+__all__ = ["SystemClock", "SystemIds", "die", "freeze", "system_now"]
+
+
+#: Goes on while the machine sleeps, as leases do, where the system has such a clock.
+_CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 class SystemClock:
@@ -14,7 +21,7 @@ class SystemClock:
 
     def monotonic(self) -> timedelta:
         """Time since some fixed moment."""
-        return timedelta(seconds=time.monotonic())
+        return timedelta(seconds=time.clock_gettime(_CLOCK))
 
 
 class SystemIds:
@@ -23,6 +30,16 @@ class SystemIds:
     def new(self) -> str:
         """A random UUID."""
         return str(uuid.uuid4())
+
+
+def die() -> None:
+    """End this process as when the machine takes it away: nothing is flushed, closed or told."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def freeze() -> None:
+    """Stop this process until somebody sends it SIGCONT."""
+    os.kill(os.getpid(), signal.SIGSTOP)
 
 
 def system_now() -> datetime:

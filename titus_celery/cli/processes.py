@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import socket
 import sys
 import sysconfig
 from collections.abc import Callable, Mapping
@@ -54,9 +53,12 @@ def control_command() -> list[str]:
     return [*_CELERY, "worker", "-Q", "titus.control", "-n", "control@%h"]
 
 
-def agent_command(agent_id: str) -> list[str]:
-    """What `titus agent` becomes."""
-    return [*_CELERY, "worker", "-Q", f"titus.agent.{agent_id}", "-n", f"agent-{agent_id}@%h"]
+def agent_command(agent_id: str = "") -> list[str]:
+    """What `titus agent` becomes: the agent of this name, or without one the first that is free here."""
+    queue, node = (
+        (f"titus.agent.{agent_id}", f"agent-{agent_id}@%h") if agent_id else ("titus.agent", "agent@%h")
+    )
+    return [*_CELERY, "worker", "-Q", queue, "-n", node]
 
 
 def beat_command() -> list[str]:
@@ -121,7 +123,10 @@ def control(redis_url: str | None) -> None:
 
 @click.command()
 @click.option(
-    "--id", "agent_id", envvar="TITUS_AGENT_ID", default=socket.gethostname, show_default="host name"
+    "--id",
+    "agent_id",
+    metavar="NAME",
+    help="Be this agent (default: the first of HOST-1, HOST-2 and so on that is free on this engine).",
 )
 @click.option("--queues", metavar="NAME,...", help="The named queues to serve (or TITUS_QUEUES).")
 @click.option("--slots", type=click.IntRange(1), help="Containers at once (or TITUS_SLOTS).")
@@ -131,7 +136,7 @@ def control(redis_url: str | None) -> None:
 @click.option("--on-stop", type=click.Choice(["keep", "stop"]), help="Containers, when it stops.")
 @_redis_url
 def agent(
-    agent_id: str,
+    agent_id: str | None,
     queues: str | None,
     slots: int | None,
     zone: str | None,
@@ -140,10 +145,13 @@ def agent(
     on_stop: str | None,
     redis_url: str | None,
 ) -> None:
-    """Run an agent: `celery -A titus_celery worker -Q titus.agent.ID`."""
+    """Run an agent: `celery -A titus_celery worker -Q titus.agent`, with --id `-Q titus.agent.NAME`.
+
+    Start as many as you like on one engine: they share its room. What one that ended was running goes
+    on, and is taken over by the others or by the next that starts.
+    """
     _become(
-        agent_command(agent_id),
-        TITUS_AGENT_ID=agent_id,
+        agent_command(agent_id or ""),
         TITUS_QUEUES=queues,
         TITUS_SLOTS=slots,
         TITUS_ZONE=zone,

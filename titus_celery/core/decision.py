@@ -16,6 +16,7 @@ from titus_celery.core.model import (
     Deadline,
     DeadlineKind,
     Dispatch,
+    Holding,
     Job,
     JobId,
     Task,
@@ -140,7 +141,8 @@ class TaskChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """All that one commit writes; it is refused if *job* or a task's *before* is stale."""
+    """All that one commit writes; it is refused if *job* or a task's *before* is stale, and if who
+    writes *under* a lease has lost it to somebody else."""
 
     job_id: JobId
     #: The job as the decision saw it; None when it is new.
@@ -152,9 +154,12 @@ class Change:
     disarm: tuple[tuple[DeadlineKind, str], ...] = ()
     room: Capacity | None = None
     notifications: tuple[Notification, ...] = ()
+    under: Holding | None = None
 
 
-def change_of(job: Job | None, known: Sequence[Task], decision: Decision) -> Change:
+def change_of(
+    job: Job | None, known: Sequence[Task], decision: Decision, under: Holding | None = None
+) -> Change:
     """The commit that makes *decision* true, for who knew *job* and the tasks *known*."""
     before = {task.id: task for task in known}
     tasks = tuple(
@@ -177,6 +182,7 @@ def change_of(job: Job | None, known: Sequence[Task], decision: Decision) -> Cha
         disarm=decision.disarm,
         room=decision.room,
         notifications=_notifications(job, after, tasks),
+        under=under,
     )
 
 

@@ -7,7 +7,8 @@ steps of their own that may be repeated.
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final
 
 from titus_celery.core.decision import Decision, Wake
 from titus_celery.core.lifecycle import first_task
@@ -24,10 +25,14 @@ from titus_celery.core.model import (
 from titus_celery.core.reasons import Code, Reason
 from titus_celery.core.states import State
 
-__all__ = ["BATCH_CLUSTER", "created", "kill_requested", "settled"]
+__all__ = ["ARCHIVE_AFTER", "BATCH_CLUSTER", "created", "kill_requested", "settled"]
 
 #: The built-in cluster of batch jobs that name none (A2).
 BATCH_CLUSTER = ClusterId("00000000-0000-4000-8000-000000000001")
+
+#: How long after its end a job and its tasks stay records of their own, because people look most at
+#: what just ended: as long as the output of its last task can be read.
+ARCHIVE_AFTER: Final = timedelta(minutes=10)
 
 
 def created(job_id: JobId, descriptor: JobDescriptor, by: str, now: datetime) -> Decision:
@@ -55,7 +60,7 @@ def kill_requested(job: Job, intent: KillIntent) -> Decision:
 
 
 def settled(job: Job, has_open: bool, now: datetime) -> Decision:
-    """The job's end, once no slot is open."""
+    """The job's end, once no slot is open; some time later it is archived."""
     if job.state.is_final or has_open:
         return Decision(why="it is not to be settled")
     end = StateChange(
@@ -64,6 +69,7 @@ def settled(job: Job, has_open: bool, now: datetime) -> Decision:
     )
     return Decision(
         job=replace(job, history=(*job.history, end), reason=_reason(job)),
+        arm=(Deadline(kind=DeadlineKind.ARCHIVE, entity=job.id, due=end.at + ARCHIVE_AFTER),),
         disarm=((DeadlineKind.SETTLE, job.id),),
     )
 

@@ -38,21 +38,26 @@ __all__ = [
     "UNCLAIMED_MAX",
     "Spans",
     "claimed",
+    "deadlines_of",
     "dispatched",
     "ended",
     "first_task",
     "job_of",
     "killed",
+    "limit_of",
+    "lost",
+    "over_limit",
     "replaced",
     "republished",
     "run_order",
     "running",
     "task_id",
+    "told_to_stop",
     "waiting",
 ]
 
-#: How long after a runtime limit control ends the task itself: the agent's own timer, its stop
-#: with grace and its report come first unless the agent is gone.
+#: How long after a runtime limit control tells the agent to end the task: the agent's own timer, its
+#: stop with grace and its report come first unless something is wrong there.
 LIMIT_BACKSTOP: Final = timedelta(seconds=30)
 
 #: How long an order may go unclaimed by an agent that keeps its lease (one that does not is lost by
@@ -137,11 +142,15 @@ def dispatched(job: Job, task: Task, agent: Agent, demand: Demand, now: datetime
     )
 
 
-def republished(job: Job, task: Task, now: datetime, spans: Spans) -> Decision:
-    """An order that nobody claimed is sent again, under the same number; given up in the end."""
+def republished(job: Job, task: Task, now: datetime, spans: Spans, waited: timedelta) -> Decision:
+    """An order that nobody claimed is sent again, under the same number; given up in the end.
+
+    *waited*: for how long it could have been claimed, which a store that was away or whose clock was
+    set makes less than what the record says.
+    """
     if task.state is not State.DISPATCHED or task.dispatch is None:
         return Decision(why="the order was taken")
-    if now - task.history[-1].at >= UNCLAIMED_MAX:
+    if waited >= UNCLAIMED_MAX:
         seconds = int(UNCLAIMED_MAX.total_seconds())
         why = f"agent {task.dispatch.agent_id} did not take it within {seconds} s"
         return ended(job, task, Reason(Code.STUCK, why), now)
@@ -163,7 +172,7 @@ def claimed(job: Job, task: Task, agent_id: AgentId, number: int, now: datetime,
     return Decision(
         tasks=(replace(task, history=task.moved(State.STARTING, now)),),
         arm=(_due(DeadlineKind.STUCK, task, now + spans.stuck_after),),
-        disarm=_settled(task),
+        disarm=deadlines_of(task),
     )
 
 
@@ -171,11 +180,10 @@ def running(job: Job, task: Task, number: int, ip: str, now: datetime) -> Decisi
     """The container is up; from now its runtime limit counts (A5)."""
     if task.state is not State.STARTING or not _is_order(task, number):
         return Decision(why=f"it is {task.state.name}")
-    limit = now + job.descriptor.batch.runtime_limit + LIMIT_BACKSTOP
     return Decision(
         tasks=(replace(task, history=task.moved(State.RUNNING, now), ip=ip),),
-        arm=(_due(DeadlineKind.LIMIT, task, limit),),
-        disarm=_settled(task),
+        arm=(limit_of(job, task, now),),
+        disarm=deadlines_of(task),
     )
 
 
@@ -206,8 +214,9 @@ def ended(
     after = replace(task, history=history, reason=reason, exit=exit, retry_at=due)
     return Decision(
         tasks=(after,),
-        arm=(_due(DeadlineKind.RETRY, task, due),) if due else (),
-        disarm=_settled(task),
+        # From now on: the record's date is the one of the state before if the clock was set back.
+        arm=(_due(DeadlineKind.RETRY, task, now + again.delay),) if again else (),
+        disarm=deadlines_of(task),
         commands=(Wake(),),
     )
 
@@ -216,9 +225,6 @@ def replaced(job: Job, task: Task, now: datetime) -> Decision:
     """The replacement of a failed task whose delay is over."""
     if task.retry_at is None or task.reason is None or job.kill is not None:
         return Decision(why="it is not to be replaced")
-    if now < task.retry_at:
-        # The store's clock was set back since the deadline came: it must come again.
-        return Decision(arm=(_due(DeadlineKind.RETRY, task, task.retry_at),), why="its delay is not over")
     policy = job.descriptor.batch.retry or RetryPolicy()
     again = plan(policy, task, task.reason.code, task.history[-1].at)
     if again is None:
@@ -241,14 +247,14 @@ def replaced(job: Job, task: Task, now: datetime) -> Decision:
 
 
 def killed(job: Job, task: Task, intent: KillIntent, now: datetime) -> Decision:
-    """Somebody wants this task dead: ended at once unless an agent has its container."""
+    """Somebody wants this task dead: ended at once unless an agent may have its container."""
     if task.state.is_final:
         if task.retry_at is None:
             return Decision(why="it is over")
         return Decision(
             tasks=(replace(task, retry_at=None, kill=intent),), disarm=((DeadlineKind.RETRY, task.id),)
         )
-    reason = Reason(Code.KILLED, f"by {intent.by} at {intent.at.isoformat(timespec='seconds')}")
+    reason = _killed_by(intent)
     marked = replace(task, kill=intent)
     if task.state in (State.QUEUED, State.DISPATCHED) or task.dispatch is None:
         end = ended(job, marked, reason, now)
@@ -259,18 +265,67 @@ def killed(job: Job, task: Task, intent: KillIntent, now: datetime) -> Decision:
     return Decision(tasks=(marked,), commands=stop)
 
 
+def told_to_stop(job: Job, task: Task, reason: Reason, again: Deadline) -> Decision:
+    """Control found that its agent must end it for *reason*; *again* looks whether it did.
+
+    Only the agent knows when the container is gone, so only its report ends the task: a replacement
+    before that would be a second container of the slot (P2).
+    """
+    if task.dispatch is None or task.state not in (State.STARTING, State.RUNNING):
+        return Decision(why=f"it is {task.state.name}")
+    stop = StopTask(task.id, task.dispatch.agent_id)
+    marked = replace(task, stop_for=task.stop_for or reason)
+    return Decision(tasks=(marked,), arm=(again,), commands=(stop,))
+
+
+def lost(
+    job: Job, task: Task, agent_id: AgentId, silent: timedelta, ran: timedelta, now: datetime
+) -> Decision:
+    """The agent has been *silent* too long; what it held ends for the truest reason that is known.
+
+    *ran*: for how long, at least, the task has been RUNNING.
+    """
+    if task.holds is None or task.holds.agent_id != agent_id:
+        return Decision(why="it is elsewhere")
+    intent = task.kill or job.kill
+    if intent is not None:
+        reason = _killed_by(intent)
+    elif task.stop_for is not None:
+        reason = task.stop_for
+    elif task.state is State.RUNNING and ran >= job.descriptor.batch.runtime_limit:
+        reason = over_limit(job)
+    else:
+        reason = Reason(Code.LOST, f"agent {agent_id} has been silent for {int(silent.total_seconds())} s")
+    return ended(job, task, reason, now)
+
+
+def over_limit(job: Job) -> Reason:
+    """Why a run ends that took longer than it may (A5)."""
+    return Reason(Code.LIMIT, f"ran longer than {int(job.descriptor.batch.runtime_limit.total_seconds())} s")
+
+
 def run_order(job: Job, task: Task, order: Dispatch, *, adopt: bool = False) -> RunTask:
     """The order to run a dispatched task."""
     return RunTask(task.id, job.id, order, job.descriptor.container.image.id, adopt)
+
+
+def _killed_by(intent: KillIntent) -> Reason:
+    return Reason(Code.KILLED, f"by {intent.by} at {intent.at.isoformat(timespec='seconds')}")
 
 
 def _is_order(task: Task, number: int) -> bool:
     return task.dispatch is not None and task.dispatch.number == number
 
 
+def limit_of(job: Job, task: Task, now: datetime) -> Deadline:
+    """When control looks whether a run that begins now has outlived its limit."""
+    return _due(DeadlineKind.LIMIT, task, now + job.descriptor.batch.runtime_limit + LIMIT_BACKSTOP)
+
+
 def _due(kind: DeadlineKind, task: Task, due: datetime) -> Deadline:
     return Deadline(kind=kind, entity=task.id, due=due)
 
 
-def _settled(task: Task) -> tuple[tuple[DeadlineKind, str], ...]:
+def deadlines_of(task: Task) -> tuple[tuple[DeadlineKind, str], ...]:
+    """The deadlines that may stand for a task in its present state."""
     return tuple((kind, task.id) for kind in _DEADLINES_OF[task.state])

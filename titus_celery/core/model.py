@@ -30,6 +30,7 @@ __all__ = [
     "Dispatch",
     "EngineId",
     "Exit",
+    "Holding",
     "Image",
     "Job",
     "JobDescriptor",
@@ -193,6 +194,8 @@ class Exit:
     code: int
     signal: int = 0
     oom: bool = False
+    #: What else than its program and its agent ended it, in words; empty if nothing is known of that.
+    outside: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,6 +234,8 @@ class Task:
     #: How often an order for this task went out; the next dispatch gets this plus one.
     dispatches: int = 0
     kill: KillIntent | None = None
+    #: Why its agent is to end it, when control found that it must: the agent confirms that it is gone.
+    stop_for: Reason | None = None
     exit: Exit | None = None
     #: On a failed task: when its replacement is due. None: there will be none.
     retry_at: datetime | None = None
@@ -323,6 +328,8 @@ class DeadlineKind(enum.Enum):
     FANOUT = "fanout"
     #: End a job whose slots are all over (entity: job id).
     SETTLE = "settle"
+    #: Turn an ended job and its tasks into one compressed record (entity: job id).
+    ARCHIVE = "archive"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -358,5 +365,20 @@ class Agent:
     used: Capacity
     #: Until when its lease holds; the store's time.
     lease_until: datetime
+    #: Grows each time that a process gets the lease after it was lost, and never repeats.
+    epoch: int = 0
+    #: Which process has the lease, or had it last.
+    holder: str = ""
+    #: How long after the end of its lease its containers are gone for sure, because it ends them itself
+    #: (docs/semantics.md B3.1). Zero: it promises nothing.
+    gone_after: timedelta = timedelta(0)
     #: When its Celery consumer last proved that it consumes.
     proved_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """The right to write as an agent: good for as long as nobody else got its lease."""
+
+    agent_id: AgentId
+    epoch: int

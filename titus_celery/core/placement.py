@@ -14,12 +14,15 @@ from typing import Final
 
 from titus_celery.core.model import Agent, AgentId, Capacity, Demand, EngineId
 
-__all__ = ["DEFAULT_QUEUE", "PROOF_AGE_MAX", "Board"]
+__all__ = ["DEFAULT_QUEUE", "LEASE_SPAN_MAX", "PROOF_AGE_MAX", "Board", "has_lease"]
 
 #: Where tasks go that name no queue.
 DEFAULT_QUEUE: Final = "default"
 #: How old the proof of an agent's consuming path may be; it renews it every few seconds.
 PROOF_AGE_MAX: Final = timedelta(seconds=20)
+
+#: No lease is longer: one that ends later is from before the store's clock was set back.
+LEASE_SPAN_MAX: Final = timedelta(seconds=60)
 
 _GIB: Final = 2**30
 _MILLIS: Final = 1_000
@@ -58,9 +61,9 @@ class Board:
 
     def _lacks(self, agent: Agent, demand: Demand) -> str:
         """What the agent lacks to take *demand*; empty if nothing."""
-        if agent.lease_until <= self._now:
+        if not has_lease(agent, self._now):
             return "a live lease"
-        if self._now - agent.proved_at > PROOF_AGE_MAX:
+        if abs(self._now - agent.proved_at) > PROOF_AGE_MAX:
             return "a consumer that answers"
         return _short_of(agent, demand)
 
@@ -73,6 +76,11 @@ class Board:
                     slots=agent.used.slots + (id == taker),
                 )
                 self._agents[id] = replace(agent, used=used)
+
+
+def has_lease(agent: Agent, now: datetime) -> bool:
+    """Whether the agent's lease holds at *now*."""
+    return now < agent.lease_until <= now + LEASE_SPAN_MAX
 
 
 def _spare(agent: Agent) -> int:

@@ -13,9 +13,10 @@ from datetime import datetime
 from typing import Final
 
 from titus_celery.core.decision import Command, Decision, change_of
-from titus_celery.core.model import Job, JobId, Task, TaskId
-from titus_celery.errors import Conflict, Full, Unavailable
+from titus_celery.core.model import Holding, Job, JobId, Task, TaskId
+from titus_celery.errors import Conflict, Fenced, Full, Unavailable
 from titus_celery.ports import Queue, Records
+from titus_celery.service.crash import reached
 
 __all__ = ["ATTEMPTS_MAX", "WritePath"]
 
@@ -29,21 +30,27 @@ _log = logging.getLogger(__name__)
 class WritePath:
     """Turns pure decisions into committed facts, and sends what follows from them."""
 
-    def __init__(self, records: Records, queue: Queue) -> None:
+    def __init__(
+        self, records: Records, queue: Queue, holding: Callable[[], Holding | None] = lambda: None
+    ) -> None:
+        """*holding* says under which lease an agent writes; others need none."""
         self._records = records
         self._queue = queue
+        self._holding = holding
 
     def on_task(self, id: TaskId, decide: Callable[[Job, Task, datetime], Decision]) -> Decision:
         """Commit what *decide* says of a task; the decision that was committed, maybe empty.
 
         NotFound if there is no such task; Full if the decision reserves room that is gone;
-        Conflict if others changed the record ATTEMPTS_MAX times in a row.
+        Conflict if others changed the record ATTEMPTS_MAX times in a row; Fenced if the lease that
+        this agent writes under went to another process.
         """
 
         def attempt() -> Decision:
+            under = self._holding()
             view = self._records.task(id)
             decision = decide(view.job, view.task, view.now)
-            return self._commit(view.job, (view.task,), decision)
+            return self._commit(view.job, (view.task,), decision, under)
 
         return self._until_fresh(attempt)
 
@@ -66,13 +73,21 @@ class WritePath:
                 return attempt()
             except Full:
                 raise
+            except Fenced as error:
+                # Lost and got again while we were deciding: what was decided may be void.
+                under = self._holding()
+                if under is None or under.epoch == error.epoch:
+                    raise
             except Conflict:
                 continue
         return attempt()
 
-    def _commit(self, job: Job | None, known: Sequence[Task], decision: Decision) -> Decision:
+    def _commit(
+        self, job: Job | None, known: Sequence[Task], decision: Decision, under: Holding | None = None
+    ) -> Decision:
         if not decision.is_empty:
-            self._records.commit(change_of(job, known, decision))
+            self._records.commit(change_of(job, known, decision, under))
+            reached("committed")
         # Only now: nobody may meet a task or a kill that is not stored yet.
         self._send(decision.commands)
         return decision

@@ -5,9 +5,10 @@ Calls return once what they promise is stored; the rest follows by itself.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from titus_celery.core import jobs as deciding
@@ -15,16 +16,29 @@ from titus_celery.core.decision import Decision
 from titus_celery.core.lifecycle import killed
 from titus_celery.core.model import Caller, Job, JobDescriptor, JobId, JobSummary, KillIntent, Task, TaskId
 from titus_celery.core.validation import Limits, check, effective
-from titus_celery.errors import FailedPrecondition, ImageMissing, InvalidRequest, Unavailable, Violation
-from titus_celery.ports import Ids, ImageResolver, Records
+from titus_celery.errors import (
+    FailedPrecondition,
+    ImageMissing,
+    InvalidRequest,
+    StoreFull,
+    Unavailable,
+    Violation,
+)
+from titus_celery.ports import Clock, Ids, ImageResolver, Memory, Records
 from titus_celery.service.change import WritePath
 
-__all__ = ["FINISHED_TASKS_MAX", "Jobs"]
+__all__ = ["FINISHED_TASKS_MAX", "INTAKE_PERCENT", "MEMORY_FRESH", "Jobs"]
 
 #: Finished tasks that come with a job; the rest are found one by one (docs/semantics.md A17).
 FINISHED_TASKS_MAX: Final = 1_000
 #: Live jobs that a snapshot of all can hold: far above what one store is sized for.
 LIVE_MAX: Final = 1_000_000
+#: Of the store's memory (%): beyond it nothing new is taken in. The rest is for what is there to run,
+#: end and be killed: a task's transitions, its log entries and its output take more than its creation.
+INTAKE_PERCENT: Final = 80
+#: How long what a process knows of the store's memory is good for: what is created meanwhile is far
+#: less than the fifth that is left, and asking costs a round trip.
+MEMORY_FRESH: Final = timedelta(seconds=1)
 #: Who kills, when the caller did not say.
 ANONYMOUS: Final = "anonymous"
 
@@ -33,19 +47,27 @@ class Jobs:
     """The use cases of the API."""
 
     def __init__(
-        self, records: Records, writes: WritePath, resolver: ImageResolver, ids: Ids, limits: Limits
+        self,
+        records: Records,
+        writes: WritePath,
+        resolver: ImageResolver,
+        ids: Ids,
+        limits: Limits,
+        clock: Clock,
     ) -> None:
         self._records = records
         self._writes = writes
         self._resolver = resolver
         self._ids = ids
         self._limits = limits
+        self._intake = _Intake(records, clock)
 
     def create(self, descriptor: JobDescriptor, caller: Caller) -> JobId:
         """Accept a batch job; its id once job and tasks are stored.
 
         InvalidRequest with every violation, an unknown image among them; Unsupported for what this
-        release lacks; Unavailable if the image cannot be looked up now.
+        release lacks; Unavailable if the image cannot be looked up now; StoreFull while the store's
+        memory is nearly used up.
         """
         job = effective(descriptor, caller, self._limits)
         found = check(job, self._limits)
@@ -58,6 +80,7 @@ class Jobs:
             raise
         if found or missing:
             raise InvalidRequest([*found, *missing])
+        self._intake.check()
         id = JobId(self._ids.new())
         by = caller.id or caller.email or ANONYMOUS
         self._writes.create(lambda now: deciding.created(id, job, by, now))
@@ -127,6 +150,29 @@ class Jobs:
                     missing.append(Violation(path, f"no engine has the image {error.image!r}"))
             containers[key] = container
         return replace(job, containers=containers), missing
+
+
+class _Intake:
+    """Whether the store has room for new jobs (docs/semantics.md A17)."""
+
+    def __init__(self, records: Records, clock: Clock) -> None:
+        self._records = records
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._known: tuple[Memory, timedelta] | None = None
+
+    def check(self) -> None:
+        """StoreFull if it has none."""
+        memory = self._memory()
+        if memory.maximum and memory.used * 100 >= memory.maximum * INTAKE_PERCENT:
+            raise StoreFull(memory.used, memory.maximum)
+
+    def _memory(self) -> Memory:
+        with self._lock:
+            now = self._clock.monotonic()
+            if self._known is None or now - self._known[1] >= MEMORY_FRESH:
+                self._known = self._records.memory(), now
+            return self._known[0]
 
 
 def _intent(caller: Caller, now: datetime) -> KillIntent:

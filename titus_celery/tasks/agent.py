@@ -10,16 +10,13 @@ from celery import current_app, shared_task
 from celery.exceptions import Ignore
 from celery.worker.control import control_command
 
-from titus_celery.adapters.celery_queue import PROVE, RUN_CONTAINER, STOP_TASK, announce
+from titus_celery.adapters.celery_queue import RUN_CONTAINER, STOP_TASK, announce
+from titus_celery.adapters.celery_results import RunFailed, facts_of
 from titus_celery.core.model import TaskId
 from titus_celery.core.states import State
 from titus_celery.tasks.wired import wired
 
-__all__ = ["RunFailed", "prove", "run_container", "stop_task"]
-
-
-class RunFailed(Exception):
-    """The run ended FAILED: Celery's word for it, so that Flower shows FAILURE."""
+__all__ = ["run_container", "stop_task"]
 
 
 @shared_task(name=RUN_CONTAINER, bind=True, throws=(RunFailed,))  # type: ignore[untyped-decorator]
@@ -33,14 +30,9 @@ def run_container(
         # A copy of an order: it must not end, in Celery's eyes, the run whose id it shares.
         raise Ignore
     if task.state is State.FAILED:
-        raise RunFailed(str(task.reason))
-    return {"state": task.state.name, "exitCode": task.exit.code if task.exit else None}
-
-
-@shared_task(name=PROVE, send_events=False)  # type: ignore[untyped-decorator]
-def prove() -> None:
-    """Show that this agent's consumer consumes."""
-    wired().agent.life.proved()
+        # So that Flower shows FAILURE.
+        raise RunFailed(task.id, facts_of(task))
+    return facts_of(task)
 
 
 @control_command(name=STOP_TASK, args=[("task_id", str)])  # type: ignore[untyped-decorator]

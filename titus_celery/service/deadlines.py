@@ -1,0 +1,172 @@
+"""What control does when a deadline comes.
+
+A deadline is only an occasion to look. Whether what it stands for is really over is asked of the store's
+time as it went by (`Steady`), because one that is due may be so only because the clock was set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Final, assert_never
+
+from titus_celery.core import jobs as deciding
+from titus_celery.core.decision import Decision
+from titus_celery.core.lifecycle import (
+    LIMIT_BACKSTOP,
+    Spans,
+    killed,
+    over_limit,
+    replaced,
+    republished,
+    told_to_stop,
+)
+from titus_celery.core.model import Deadline, DeadlineKind, Job, JobId, KillIntent, Task, TaskId
+from titus_celery.core.reasons import Code, Reason
+from titus_celery.core.states import State
+from titus_celery.errors import NotFound, TitusError
+from titus_celery.ports import Records
+from titus_celery.service.change import WritePath
+from titus_celery.service.faults import put_off
+from titus_celery.service.lookout import Lookout
+
+__all__ = ["Deadlines"]
+
+#: Deadlines looked at in one go: bounds the cost of a sweep.
+BATCH_MAX: Final = 500
+#: Once the store is there again agents tell within a second what happened meanwhile, and only then
+#: can it be said that one of them did not do what it should have.
+JUDGING_HELD: Final = timedelta(seconds=10)
+
+
+class Deadlines:
+    """Acts on what is due. Any number of processes may do it at once."""
+
+    def __init__(self, *, records: Records, writes: WritePath, lookout: Lookout, spans: Spans) -> None:
+        self._records = records
+        self._writes = writes
+        self._lookout = lookout
+        self._spans = spans
+
+    def act_on_due(self, now: datetime, faults: list[TitusError]) -> None:
+        """Act on every deadline that is due at *now*, each once."""
+        seen: set[Deadline] = set()
+        while fresh := [each for each in self._records.due(now, BATCH_MAX) if each not in seen]:
+            seen.update(fresh)
+            for deadline in fresh:
+                self._lookout.look_if_due()
+                with put_off(faults, f"deadline {deadline.kind.value} of {deadline.entity}"):
+                    self._act(deadline)
+
+    def _act(self, deadline: Deadline) -> None:
+        try:
+            is_settled = self._decide(deadline).is_empty
+        except NotFound:
+            is_settled = True
+        if is_settled:
+            # The record moved on without it.
+            self._records.disarm(deadline)
+
+    def _decide(self, deadline: Deadline) -> Decision:
+        match deadline.kind:
+            case DeadlineKind.RETRY:
+                return self._on_task(deadline, self._retry)
+            case DeadlineKind.REPUBLISH:
+                return self._on_task(deadline, self._republish)
+            case DeadlineKind.LIMIT | DeadlineKind.STUCK:
+                return self._on_task(deadline, self._overdue)
+            case DeadlineKind.FANOUT:
+                return self._fan_out(JobId(deadline.entity))
+            case DeadlineKind.SETTLE:
+                return self._settle(JobId(deadline.entity))
+            case DeadlineKind.ARCHIVE:
+                self._records.archive(JobId(deadline.entity))
+                return Decision(why="it is archived")
+            case _:
+                assert_never(deadline.kind)
+
+    def _on_task(
+        self, deadline: Deadline, decide: Callable[[Deadline, Job, Task, datetime], Decision]
+    ) -> Decision:
+        def when_sure(job: Job, task: Task, now: datetime) -> Decision:
+            if not self._lookout.is_sure_of(now):
+                return Decision(arm=(deadline,), why="the clock may have been set: the next look tells")
+            return decide(deadline, job, task, now)
+
+        return self._writes.on_task(TaskId(deadline.entity), when_sure)
+
+    # ------------------------------------------------------------------------------------- tasks
+
+    def _retry(self, deadline: Deadline, job: Job, task: Task, now: datetime) -> Decision:
+        """The replacement, once the delay is over."""
+        if task.retry_at is None:
+            return replaced(job, task, now)
+        ended = task.history[-1].at
+        delay = task.retry_at - ended
+        # A deadline that was pulled knows better than a record from before the clock was set back.
+        left = delay - self._lookout.steady.elapsed(min(ended, deadline.due - delay), now)
+        return _again(deadline, now + left) if left > timedelta(0) else replaced(job, task, now)
+
+    def _republish(self, deadline: Deadline, job: Job, task: Task, now: datetime) -> Decision:
+        """The order again, or the end of patience with it."""
+        at = task.history[-1].at
+        is_dated_before = at > now and len(task.history) > 1 and task.history[-2].at == at
+        # Then it took the time of the state before, and nobody knows its own.
+        waited = timedelta(0) if is_dated_before else self._lookout.steady.waited(at, now)
+        return republished(job, task, now, self._spans, waited)
+
+    def _overdue(self, deadline: Deadline, job: Job, task: Task, now: datetime) -> Decision:
+        """A task that its agent should have ended long ago is to be ended by it now (A5, B3.1)."""
+        match deadline.kind, task.state:
+            case DeadlineKind.LIMIT, State.RUNNING:
+                span, reason = job.descriptor.batch.runtime_limit + LIMIT_BACKSTOP, over_limit(job)
+            case DeadlineKind.STUCK, State.STARTING:
+                span = self._spans.stuck_after
+                reason = Reason(Code.STUCK, f"still STARTING after {int(span.total_seconds())} s")
+            case _:
+                return Decision(why=f"it is {task.state.name}")
+        left = max(self._left(deadline, span, task.history[-1].at, now), self._held(now))
+        if left > timedelta(0):
+            return _again(deadline, now + left)
+        return told_to_stop(job, task, reason, _due(deadline, now + LIMIT_BACKSTOP))
+
+    def _left(self, deadline: Deadline, span: timedelta, began: datetime, now: datetime) -> timedelta:
+        """What is really left of *span*, at most, of something the record dates *began*."""
+        elapsed = self._lookout.steady.elapsed
+        # The record may have taken the date of the state before, if the clock was set back: then only
+        # the deadline knows when it began. And the deadline may have been pulled although it was armed
+        # by the clock as it is now: then only the record knows. Either makes it too long, never too short.
+        return span - min(elapsed(began, now), elapsed(min(began, deadline.due - span), now))
+
+    def _held(self, now: datetime) -> timedelta:
+        return self._lookout.steady.since(now) + JUDGING_HELD - now
+
+    # -------------------------------------------------------------------------------------- jobs
+
+    def _fan_out(self, id: JobId) -> Decision:
+        """Carry a job's kill to its open tasks. The deadline stays until all have it."""
+        job, _ = self._records.job(id)
+        intent = job.kill
+        if intent is not None:
+            for task in self._records.open_tasks(id):
+                self._writes.on_task(task.id, _kill_for(intent))
+        return Decision(why="every task has it")
+
+    def _settle(self, id: JobId) -> Decision:
+        has_open = bool(self._records.open_tasks(id))
+        return self._writes.on_job(id, lambda job, now: deciding.settled(job, has_open, now))
+
+
+def _due(deadline: Deadline, due: datetime) -> Deadline:
+    return Deadline(kind=deadline.kind, entity=deadline.entity, due=due)
+
+
+def _again(deadline: Deadline, due: datetime) -> Decision:
+    """Look again at *due*: it is not over yet."""
+    # Up to the next millisecond, because the store drops the rest and would have us look at once.
+    rest = timedelta(microseconds=-due.microsecond % 1_000)
+    return Decision(arm=(_due(deadline, due + rest),), why="only the clock says that it is over")
+
+
+def _kill_for(intent: KillIntent) -> Callable[[Job, Task, datetime], Decision]:
+    return lambda job, task, now: killed(job, task, intent, now)
