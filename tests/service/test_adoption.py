@@ -252,6 +252,8 @@ def known_to_nobody() -> tuple[World, Host, TaskId]:
     world = World()
     host = world.host()
     id, _ = world.started()
+    # Its agent's process, too, or that would still look after the container.
+    host.die()
     restored = World()
     mine = TextSet(Keys("titus").installation, world.records.installation())
     restored.keyspace.transact([], [mine])
