@@ -12,24 +12,26 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from titus_celery.core.decision import Change, Decision, change_of
+from titus_celery.core.descriptor import (
+    BatchSpec,
+    Container,
+    Demand,
+    Image,
+    JobDescriptor,
+    Owner,
+)
 from titus_celery.core.model import (
     Agent,
     AgentId,
-    BatchSpec,
     Capacity,
     ClusterId,
-    Container,
     Deadline,
     DeadlineKind,
-    Demand,
     Dispatch,
     EngineId,
-    Image,
     Job,
-    JobDescriptor,
     JobId,
     KillIntent,
-    Owner,
     StateChange,
     Task,
     TaskId,
@@ -76,12 +78,17 @@ def job(number: int | None = None, /, *, desired: int = 1, created: float = 0, *
     descriptor = JobDescriptor(
         owner=Owner(team_email="team@example.com"),
         app_name="app",
-        batch=BatchSpec(desired=desired, runtime_limit=timedelta(hours=1), container_id="main"),
+        spec=BatchSpec(desired=desired, runtime_limit=timedelta(hours=1), container_id="main"),
         containers={"main": Container(image=Image(name="busybox:latest", id="sha256:1"), command=("true",))},
     )
     queued = StateChange(state=State.QUEUED, at=at(created))
     plain = Job(
-        id=id, cluster_id=ClusterId("batch"), descriptor=descriptor, created_by="ann", history=(queued,)
+        id=id,
+        cluster_id=ClusterId("batch"),
+        descriptor=descriptor,
+        created_by="ann",
+        history=(queued,),
+        slots_made=desired,
     )
     return replace(plain, **parts)
 

@@ -23,12 +23,18 @@ from titus_celery.adapters.redis_keyspace import RedisKeyspace
 from titus_celery.adapters.registry import AgentStore
 from titus_celery.adapters.store import RecordStore
 from titus_celery.adapters.system import SystemClock, SystemIds, die, freeze
-from titus_celery.core.lifecycle import Spans
+from titus_celery.core.engine import (
+    EngineFacts,
+)
 from titus_celery.core.model import Agent, AgentId, Capacity
 from titus_celery.core.retention import Keep
-from titus_celery.core.validation import Limits
 from titus_celery.errors import PlaceTaken, SettingsError
-from titus_celery.ports import ChangeLog, EngineFacts, Outputs, Queue, Records
+from titus_celery.ports import (
+    ChangeLog,
+    Outputs,
+    Queue,
+    Records,
+)
 from titus_celery.service import crash
 from titus_celery.service.agent import AgentLife, Periods
 from titus_celery.service.change import WritePath
@@ -36,10 +42,10 @@ from titus_celery.service.jobs import Jobs
 from titus_celery.service.lease import Lease, gone_after
 from titus_celery.service.places import Places
 from titus_celery.service.retention import Retention
-from titus_celery.service.run import Tools
 from titus_celery.service.runs import Runs
 from titus_celery.service.sweep import WAKE_FLAG, Sweep
 from titus_celery.service.timer import Timer
+from titus_celery.service.tools import Tools
 from titus_celery.settings import Settings
 
 __all__ = [
@@ -54,6 +60,7 @@ __all__ = [
     "process_settings",
 ]
 
+_MEGA: Final = 1_000_000
 #: Before the first renewal nothing is known of an agent's lease.
 _NEVER: Final = datetime.fromtimestamp(0, UTC)
 
@@ -125,23 +132,12 @@ def _base(settings: Settings, app: App, *, is_hurried: bool = False) -> _Base:
     return _Base(keyspace, records, leases, queue, WritePath(records, queue))
 
 
-def _spans(settings: Settings) -> Spans:
-    return Spans(republish_after=settings.republish_after, stuck_after=settings.stuck_after)
-
-
 def gateway(settings: Settings, app: App) -> GatewayParts:
     """The parts of a gateway."""
     # A reply tells what is stored; it does not wait for the broker.
     base = _base(settings, app, is_hurried=True)
-    limits = Limits(
-        runtime_default=settings.runtime_limit_default,
-        runtime_max=settings.runtime_limit_max,
-        tasks_max=settings.batch_tasks_max,
-        cpu_max=settings.cpu_max,
-        memory_mb_max=settings.memory_mb_max,
-    )
     resolver = InventoryResolver(AgentStore(base.keyspace))
-    jobs = Jobs(base.records, base.writes, resolver, SystemIds(), limits, SystemClock())
+    jobs = Jobs(base.records, base.writes, resolver, SystemIds(), settings.limits(), SystemClock())
     return GatewayParts(jobs, base.records, base.records, OutputStore(base.keyspace))
 
 
@@ -153,7 +149,7 @@ def control(settings: Settings, app: App) -> ControlParts:
         registry=AgentStore(base.keyspace),
         leases=base.leases,
         writes=base.writes,
-        spans=_spans(settings),
+        spans=settings.spans(),
         lost_after=settings.agent_lost_after,
         clock=SystemClock(),
     )
@@ -170,7 +166,7 @@ def agent(settings: Settings, app: App, agent_id: str, displaced: Callable[[str]
     EngineFault if no Docker Engine answers, SettingsError if the place is taken. *displaced* is told
     later on if another process got the place, and should end this one.
     """
-    executor = DockerExecutor(settings.engine_url or None)
+    executor = DockerExecutor(settings.engine_url or None, publish_on=settings.publish_on)
     base = _base(settings, app)
     registry, clock = AgentStore(base.keyspace), SystemClock()
     lease = Lease(clock, settings.agent_lease, settings.fence_after)
@@ -190,7 +186,7 @@ def agent(settings: Settings, app: App, agent_id: str, displaced: Callable[[str]
         executor=executor,
         outputs=OutputStore(base.keyspace),
         lease=lease,
-        spans=_spans(settings),
+        spans=settings.spans(),
         grace=settings.stop_grace,
     )
     runs = Runs(tools, displaced)
@@ -221,7 +217,13 @@ def _agent(settings: Settings, facts: EngineFacts, agent_id: str) -> Agent:
         zone=settings.zone,
         region=settings.region,
         queues=settings.queues,
-        capacity=replace(facts.capacity, slots=settings.slots),
+        capacity=replace(
+            facts.capacity,
+            slots=settings.slots,
+            disk_bytes=settings.disk_mb * _MEGA or facts.capacity.disk_bytes,
+            network_mbps=settings.network_mbps,
+            gpus=settings.gpus,
+        ),
         used=Capacity(cpu_millis=0, memory_bytes=0, slots=0),
         lease_until=_NEVER,
         proved_at=_NEVER,

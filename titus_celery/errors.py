@@ -237,13 +237,15 @@ class EngineFault(TitusError):
 
 
 class ImageMissing(TitusError):
-    """The engine does not have this image."""
+    """The engine does not have this image, and (if *why* says so) cannot get it."""
 
-    def __init__(self, image: str) -> None:
-        super().__init__(image)
-        self.image = image
+    def __init__(self, image: str, why: str = "") -> None:
+        super().__init__(image, why)
+        self.image, self.why = image, why
 
     def __str__(self) -> str:
+        if self.why:
+            return f"the image {self.image!r} cannot be had: {self.why}"
         return f"the image {self.image!r} is not on the engine"
 
 

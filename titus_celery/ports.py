@@ -13,15 +13,14 @@ from datetime import datetime, timedelta
 from typing import NewType, Protocol
 
 from titus_celery.core.decision import Change, Command, Notification
+from titus_celery.core.descriptor import Image
+from titus_celery.core.engine import ContainerOrder, EngineFacts, Seen, Started
 from titus_celery.core.model import (
     Agent,
     AgentId,
-    Capacity,
     Deadline,
-    Demand,
     EngineId,
     Exit,
-    Image,
     Job,
     JobId,
     Task,
@@ -34,8 +33,6 @@ __all__ = [
     "ChangeLog",
     "Chunk",
     "Clock",
-    "ContainerOrder",
-    "EngineFacts",
     "Executor",
     "Gap",
     "Ids",
@@ -43,14 +40,11 @@ __all__ = [
     "Leases",
     "Memory",
     "Outputs",
-    "Phase",
     "Position",
     "Queue",
     "Records",
     "Retained",
-    "Seen",
     "Source",
-    "Started",
     "TaskView",
 ]
 
@@ -120,6 +114,9 @@ class Records(Protocol):
     def finished_tasks(self, job_id: JobId, limit: int) -> Sequence[Task]:
         """At most *limit* of the job's other tasks, the newest ended first."""
 
+    def spread(self, job_id: JobId) -> Mapping[EngineId, int]:
+        """How many tasks of the job hold room on each engine; engines with none may be left out."""
+
     def live_jobs(self, start: int, limit: int) -> tuple[Sequence[Job], int]:
         """A page of the jobs that are not over, by creation then id, and how many there are."""
 
@@ -137,6 +134,9 @@ class Records(Protocol):
 
     def pull_deadlines(self, later_than: datetime, by: timedelta) -> None:
         """Every later deadline that is not moved meanwhile is due *by* sooner. Not safe to repeat."""
+
+    def prune(self, job_id: JobId, keep: int) -> None:
+        """Let go of all but the newest *keep* of the job's tasks that are over; safe to repeat."""
 
     def archive(self, job_id: JobId) -> None:
         """Make a job that is over and its tasks one record that reads the same; safe to repeat."""
@@ -279,69 +279,6 @@ class ImageResolver(Protocol):
         """
 
 
-class Phase(enum.Enum):
-    """What the engine knows of a container."""
-
-    CREATED = "created"
-    RUNNING = "running"
-    EXITED = "exited"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ContainerOrder:
-    """All that an engine needs to make the container of one task."""
-
-    task_id: TaskId
-    job_id: JobId
-    installation: str
-    agent_id: AgentId
-    dispatch_number: int
-    #: The image's id, never a name that could have moved.
-    image_id: str
-    entry_point: tuple[str, ...]
-    command: tuple[str, ...]
-    #: The container's whole environment beyond the image's own.
-    env: Mapping[str, str]
-    demand: Demand
-    #: Further labels; ours are added.
-    labels: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Started:
-    """A container runs, since when, and its address (empty: it has none)."""
-
-    container_id: str
-    at: datetime
-    ip: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
-    """One of our containers as the engine shows it."""
-
-    task_id: TaskId
-    container_id: str
-    installation: str
-    agent_id: AgentId
-    dispatch_number: int
-    phase: Phase
-    exit: Exit | None
-    started_at: datetime | None
-    ip: str
-
-
-@dataclass(frozen=True, slots=True)
-class EngineFacts:
-    """The engine's own id, name, versions and size. *capacity*.slots is 0: slots are the agent's."""
-
-    id: EngineId
-    name: str
-    version: str
-    api_version: str
-    capacity: Capacity
-
-
 class Executor(Protocol):
     """Runs one container per task, named after it. Every method is idempotent.
 
@@ -353,6 +290,12 @@ class Executor(Protocol):
 
     def images(self) -> Mapping[str, str]:
         """Every image there: its id and each of its name:tag, to its id."""
+
+    def fetch(self, image_id: str, keep_on: Callable[[], bool]) -> None:
+        """Have an image here that is known as `name@digest`; nothing for any other.
+
+        Returns once it is here, or early if *keep_on* says no. ImageMissing if it cannot be had.
+        """
 
     def create(self, order: ContainerOrder) -> None:
         """Make the container, or leave the one this task has. ImageMissing if the image is gone.
@@ -380,6 +323,9 @@ class Executor(Protocol):
 
     def look(self, task_id: TaskId) -> Seen | None:
         """The container of this task, if there is one."""
+
+    def disk_used(self, task_id: TaskId) -> int:
+        """Bytes that the container wrote into its own file system; 0 if it is not there."""
 
     def seen(self, installation: str) -> Sequence[Seen]:
         """All containers of this installation on the engine."""

@@ -12,7 +12,10 @@ from dataclasses import dataclass, fields
 from datetime import timedelta
 from typing import Any, Final
 
+from titus_celery.core.containers import ContainerLimits
+from titus_celery.core.lifecycle import Spans
 from titus_celery.core.placement import LEASE_SPAN_MAX
+from titus_celery.core.validation import Limits
 from titus_celery.errors import SettingsError
 from titus_celery.service.crash import POINTS
 
@@ -67,6 +70,13 @@ class Settings:
     slots: int = 512
     #: The Docker Engine. Empty: DOCKER_HOST, or the default socket.
     engine_url: str = ""
+    #: The address of the host on which ports of containers are published.
+    publish_on: str = "127.0.0.1"
+    #: What tasks may reserve of the engine's disk (MB; 0: the size of its file system), of its host's
+    #: network (Mbps; 0: as much as they want), and which GPUs of it they may have, by NVIDIA's ids.
+    disk_mb: int = 0
+    network_mbps: int = 0
+    gpus: tuple[str, ...] = ()
     #: How long an agent's lease lasts without renewal.
     agent_lease: timedelta = timedelta(seconds=10)
     #: How long an agent may be without a lease until its tasks are lost.
@@ -80,8 +90,9 @@ class Settings:
     poll_period: timedelta = timedelta(seconds=3)
     #: An order that was not claimed this long after it was sent is sent again.
     republish_after: timedelta = timedelta(seconds=3)
-    #: A task that stays STARTING this long is given up.
+    #: A task of a batch, and of a service job, that stays STARTING this long is given up.
     stuck_after: timedelta = timedelta(minutes=12)
+    service_stuck_after: timedelta = timedelta(minutes=5)
     #: A worker that has not heard itself for so long ends, to be started again. Above the 30 s that Celery
     #: lets pass between two attempts to reach a broker that was away, and the seconds that one takes.
     deaf_after: timedelta = timedelta(seconds=45)
@@ -97,11 +108,22 @@ class Settings:
     #: Default and cap of a batch task's run time (docs/semantics.md A5).
     runtime_limit_default: timedelta = timedelta(days=5)
     runtime_limit_max: timedelta = timedelta(days=10)
-    #: Tasks of one batch job.
+    #: Tasks of one batch, and of one service job.
     batch_tasks_max: int = 1_000
+    service_tasks_max: int = 2_000
+    #: Jobs that may be alive at once.
+    jobs_max: int = 12_000
     #: Caps for one task (docs/semantics.md B2).
     cpu_max: int = 96
     memory_mb_max: int = 244_000
+    disk_mb_max: int = 640_000
+    network_mbps_max: int = 6_000
+    gpu_max: int = 16
+    #: What jobs may mount: names of volumes (*: any), and directories of hosts with all below them.
+    volumes_allowed: tuple[str, ...] = ()
+    #: What a container gets whose security profile names none (docs/semantics.md B8.3).
+    security_groups: tuple[str, ...] = ()
+    iam_profile: str = ""
     #: How long, how many, and how much of them: jobs that are over are kept until the first of these is
     #: exceeded (docs/semantics.md A17); bytes are those of their compressed records.
     keep_days: int = 15
@@ -129,6 +151,33 @@ class Settings:
             values[known[name]] = _parse(name, text, type(default))
         return cls(**values)._checked()
 
+    def limits(self) -> Limits:
+        """What jobs are judged by."""
+        return Limits(
+            runtime_default=self.runtime_limit_default,
+            runtime_max=self.runtime_limit_max,
+            batch_max=self.batch_tasks_max,
+            service_max=self.service_tasks_max,
+            container=ContainerLimits(
+                cpu_max=self.cpu_max,
+                memory_mb_max=self.memory_mb_max,
+                disk_mb_max=self.disk_mb_max,
+                network_mbps_max=self.network_mbps_max,
+                gpu_max=self.gpu_max,
+                volumes=self.volumes_allowed,
+                security_groups=self.security_groups,
+                iam_profile=self.iam_profile,
+            ),
+        )
+
+    def spans(self) -> Spans:
+        """What control and agents decide by."""
+        return Spans(
+            republish_after=self.republish_after,
+            stuck_after=self.stuck_after,
+            service_stuck_after=self.service_stuck_after,
+        )
+
     def _checked(self) -> Settings:
         for name, value, allowed in (
             ("TITUS_ON_STOP", self.on_stop, ("keep", "stop")),
@@ -137,6 +186,11 @@ class Settings:
         ):
             if value not in allowed:
                 raise SettingsError(name, f"{value!r} is none of {', '.join(allowed)}")
+        for field in fields(self):
+            if type(field.default) is int and field.default and getattr(self, field.name) < 1:
+                raise SettingsError(ENV_PREFIX + field.name.upper(), "must be at least 1")
+        if not self.queues:
+            raise SettingsError("TITUS_QUEUES", "must name at least one")
         for name in _SPANS_NOT_ZERO:
             if getattr(self, name) == timedelta(0):
                 raise SettingsError(ENV_PREFIX + name.upper(), "0 would never pause; give it some seconds")
@@ -155,8 +209,8 @@ def _seconds(text: str) -> timedelta:
 
 def _count(text: str) -> int:
     number = int(text)
-    if number < 1:
-        raise ValueError("must be at least 1")
+    if number < 0:
+        raise ValueError("must not be negative")
     return number
 
 
@@ -168,10 +222,7 @@ def _switch(text: str) -> bool:
 
 
 def _names(text: str) -> tuple[str, ...]:
-    names = tuple(part.strip() for part in text.split(",") if part.strip())
-    if not names:
-        raise ValueError("must name at least one")
-    return names
+    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 _PARSERS: Final[Mapping[type, Callable[[str], Any]]] = {

@@ -9,9 +9,22 @@ from datetime import timedelta
 from typing import Final, Protocol
 
 from titus_celery.adapters.memory_executor import MemoryExecutor, MemoryImage, Program, by_command
-from titus_celery.core.model import AgentId, Demand, Exit, JobId, TaskId
+from titus_celery.core.descriptor import Demand
+from titus_celery.core.engine import (
+    ContainerOrder,
+)
+from titus_celery.core.model import (
+    AgentId,
+    Exit,
+    JobId,
+    TaskId,
+)
 from titus_celery.errors import EngineFault
-from titus_celery.ports import Chunk, ContainerOrder, Executor, Source
+from titus_celery.ports import (
+    Chunk,
+    Executor,
+    Source,
+)
 
 MIB: Final = 2**20
 

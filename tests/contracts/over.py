@@ -24,7 +24,7 @@ from titus_celery.adapters.archive import Archive
 from titus_celery.adapters.keyspace import Check, Delete, HashSet, Keyspace, Kind, SetAdd, Write
 from titus_celery.adapters.store import RecordStore
 from titus_celery.core import jobs as deciding
-from titus_celery.core.model import Capacity, Exit, Job, Task
+from titus_celery.core.model import Address, Capacity, Exit, Job, Task
 from titus_celery.core.retention import Ended
 from titus_celery.core.states import State
 
@@ -99,7 +99,9 @@ def over(bench: Bench, count: int = 3, new: Job | None = None) -> tuple[Job, lis
     """A job that is over, with all kinds of tasks in it: ended well, killed, lost, tried again."""
     new = new or job(desired=count)
     made = list(saved(bench.records, new, count))
-    first = moved(moved(dispatched(made[0]), State.STARTING, 2), State.RUNNING, 3, ip="10.0.0.7")
+    first = moved(
+        moved(dispatched(made[0]), State.STARTING, 2), State.RUNNING, 3, address=Address(ip="10.0.0.7")
+    )
     (old,) = commit(bench.records, new, made[:1], to=[to_be_retried(first, due=30)], room=ROOM)
     old, again = commit(bench.records, new, [old], to=replacement(old, when=30))
     (again,) = commit(bench.records, new, [again], to=[replace(failed(again, when=70), exit=Exit(code=3))])

@@ -28,7 +28,7 @@ from titus_celery.adapters.keyspace import (
     TextSet,
     to_ms,
 )
-from titus_celery.core.model import JobId
+from titus_celery.core.model import Address, JobId
 from titus_celery.errors import Conflict, NotFound, StoreCorrupt, StoreUnavailable
 
 
@@ -171,7 +171,7 @@ def test_what_was_decided_before_the_archiving_is_refused(bench: Bench) -> None:
     one, known = over(bench)
     bench.records.archive(one.id)
     before = bench.world.dump()
-    for late in ({"to": [replace(known[0], ip="1.1.1.1")]}, {"job": killed(one)}):
+    for late in ({"to": [replace(known[0], address=Address(ip="1.1.1.1"))]}, {"job": killed(one)}):
         with pytest.raises(Conflict, match=one.id):
             commit(bench.records, one, known[:1], **cast(Any, late))
     assert bench.world.dump() == before

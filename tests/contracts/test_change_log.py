@@ -15,7 +15,7 @@ from titus_celery.adapters.keyspace import NO_ENTRY, Append
 from titus_celery.adapters.layout import LOG_KEPT
 from titus_celery.adapters.system import SystemClock
 from titus_celery.core.decision import JobAdded, JobEnded, TaskUpdated
-from titus_celery.core.model import StateChange
+from titus_celery.core.model import Address, StateChange
 from titus_celery.core.states import State
 from titus_celery.errors import PositionLost, StoreCorrupt
 from titus_celery.ports import Position
@@ -69,7 +69,7 @@ def test_log_order_is_commit_order_for_concurrent_writers(bench: Bench) -> None:
     def write(number: int) -> None:
         one = made[number]
         for count in range(20):
-            (one,) = commit(bench.records, new, [one], to=[replace(one, ip=str(count))])
+            (one,) = commit(bench.records, new, [one], to=[replace(one, address=Address(ip=str(count)))])
 
     at_once(8, write)
     entries = bench.records.read(start, 1_000, NOT_AT_ALL)

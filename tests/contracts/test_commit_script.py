@@ -125,11 +125,14 @@ def test_the_stories_write_every_kind_of_key_and_counter(bench: Bench) -> None:
     keys = {re.sub(r"[0-9]{8}-[0-9-]+", "*", key) for made in changes for key, _ in keys_of(bench, made)}
     prefix = f"{{{bench.keyspace.namespace}}}:"
     assert {key.removeprefix(prefix) for key in keys} == {
-        *("job:*", "job:*:open", "job:*:done", "task:*", "out:*", "jobs:live", "jobs:over"),
+        *("job:*", "job:*:open", "job:*:done", "job:*:spread", "task:*", "out:*", "jobs:live", "jobs:over"),
         *("queued", "deadlines", "log", "ledger", "agent:host-1", "agent:host-1:tasks"),
     }
     fields = {field for made in changes for _, field in counters_of(bench, made)}
-    assert fields == {"cpu:ENGINE:1", "memory:ENGINE:1", "slots:host-1", "state", "slots_ok", "slots_failed"}
+    assert fields == {
+        *("cpu:ENGINE:1", "memory:ENGINE:1", "tasks:ENGINE:1", "ENGINE:1", "slots:host-1"),
+        *("state", "slots_ok", "slots_failed"),
+    }
 
 
 @pytest.mark.parametrize("story", RICH, ids=lambda story: story.__name__)

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import secrets
+import shutil
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from tests.contracts.docker_engine import DockerBench, DockerImages, made_images
 from tests.contracts.executors import CONTENT, ENDLESS, MIB, order, run, started, text
 from titus_celery.adapters.docker_executor import DockerExecutor
-from titus_celery.core.model import Demand, Exit
+from titus_celery.core.descriptor import Demand
+from titus_celery.core.engine import (
+    Phase,
+)
+from titus_celery.core.model import (
+    Exit,
+)
+from titus_celery.core.parameters import Volume
 from titus_celery.errors import EngineFault, StartRefused
-from titus_celery.ports import Phase
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +70,83 @@ def test_the_limits_and_the_surroundings_are_really_set(docker_bench: DockerBenc
         "titus.agent_id": "agent-1",
         "titus.dispatch": "4",
     }
+
+
+def test_a_port_is_published_where_nobody_from_outside_can_reach_it(docker_bench: DockerBench) -> None:
+    serve = ("sh", "-c", "while :; do echo hello | nc -l -p 8080; done")
+    demand = Demand(cpu_millis=250, memory_bytes=64 * MIB, ports=(8080, 9090))
+    wanted = order(docker_bench, serve, demand=demand)
+    docker_bench.executor.create(wanted)
+    address = docker_bench.executor.start(wanted.task_id).address
+    assert [port.inside for port in address.ports] == [8080, 9090]
+    outside = address.ports[0].outside
+    assert said_at(outside) == b"hello\n"
+    bindings = docker_bench.inspect(wanted.task_id)["NetworkSettings"]["Ports"]["8080/tcp"]
+    assert bindings == [{"HostIp": "127.0.0.1", "HostPort": str(outside)}]
+    seen = docker_bench.executor.look(wanted.task_id)
+    assert seen is not None
+    assert seen.address == address
+
+
+def said_at(port: int) -> bytes:
+    """What a program in a container says on its port, once it listens."""
+    for _ in range(100):
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1) as line:
+            if said := line.recv(100):
+                return said
+    raise AssertionError(f"nothing at port {port}")
+
+
+def test_volumes_are_there_and_read_only_ones_cannot_be_written(
+    docker_bench: DockerBench, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("from the host")
+    name = f"contract-{secrets.token_hex(4)}"
+    volumes = (
+        Volume(source=str(tmp_path), target="/in", read_only=True),
+        Volume(source=name, target="/out"),
+    )
+    script = "cat /in/file; touch /out/x && echo ' written'; touch /in/x 2>&1 || echo refused"
+    wanted = replace(order(docker_bench, ("sh", "-c", script)), volumes=volumes)
+    try:
+        assert text(run(docker_bench, wanted)[1]) == (
+            b"from the host written\ntouch: /in/x: Read-only file system\nrefused\n"
+        )
+    finally:
+        docker_bench.executor.remove(wanted.task_id)
+        docker_bench.client.remove_volume(name)
+
+
+def test_a_directory_that_is_not_there_is_not_made_but_refused(docker_bench: DockerBench) -> None:
+    missing = Volume(source="/nowhere/at/all", target="/in")
+    with pytest.raises(StartRefused, match="does not exist"):
+        docker_bench.executor.create(replace(order(docker_bench, ("true",)), volumes=(missing,)))
+
+
+def test_gpus_are_asked_for_by_their_ids(docker_bench: DockerBench) -> None:
+    """No engine here has one; what it would be asked for can be seen all the same."""
+    docker_bench.executor.create(wanted := replace(order(docker_bench, ("true",)), gpus=("GPU-1", "GPU-3")))
+    (asked,) = docker_bench.inspect(wanted.task_id)["HostConfig"]["DeviceRequests"]
+    assert (asked["DeviceIDs"], asked["Capabilities"]) == (["GPU-1", "GPU-3"], [["gpu"]])
+    with pytest.raises(EngineFault, match="device driver"):
+        docker_bench.executor.start(wanted.task_id)
+
+
+def test_what_a_container_wrote_is_measured(docker_bench: DockerBench) -> None:
+    script = "dd if=/dev/zero of=/file bs=1M count=3 2>/dev/null; sleep 600"
+    wanted = order(docker_bench, ("sh", "-c", script))
+    docker_bench.executor.create(wanted)
+    assert docker_bench.executor.disk_used(wanted.task_id) < MIB
+    docker_bench.executor.start(wanted.task_id)
+    while docker_bench.executor.disk_used(wanted.task_id) < 3 * MIB:
+        pass
+    docker_bench.executor.remove(wanted.task_id)
+    assert docker_bench.executor.disk_used(wanted.task_id) == 0
+
+
+def test_the_size_of_the_engines_disk_is_known_where_it_is_ours(docker_bench: DockerBench) -> None:
+    root = docker_bench.client.info()["DockerRootDir"]
+    assert docker_bench.executor.facts().capacity.disk_bytes == shutil.disk_usage(root).total
 
 
 def test_the_environment_is_the_order_s_and_the_image_s(docker_bench: DockerBench) -> None:

@@ -29,9 +29,19 @@ from tests.contracts.executors import (
     started,
     text,
 )
-from titus_celery.core.model import AgentId, Demand, Exit
+from titus_celery.core.descriptor import Demand
+from titus_celery.core.engine import (
+    Phase,
+)
+from titus_celery.core.model import (
+    AgentId,
+    Exit,
+)
 from titus_celery.errors import EngineFault, ImageMissing, StartRefused
-from titus_celery.ports import Chunk, Phase, Source
+from titus_celery.ports import (
+    Chunk,
+    Source,
+)
 
 #: Seconds after which something that should have ended is taken to hang.
 PATIENCE = 30
@@ -224,7 +234,7 @@ def test_a_container_that_ran_is_not_started_again(bench: Bench) -> None:
     first = bench.executor.start(wanted.task_id)
     bench.executor.wait(wanted.task_id)
     again = bench.executor.start(wanted.task_id)
-    assert (again.container_id, again.at, again.ip) == (first.container_id, first.at, "")
+    assert (again.container_id, again.at, again.address.ip) == (first.container_id, first.at, "")
     seen = bench.executor.look(wanted.task_id)
     assert seen is not None
     assert (seen.phase, seen.exit) == (Phase.EXITED, Exit(code=3))
@@ -236,8 +246,8 @@ def test_a_running_container_is_left_running_by_a_second_start(bench: Bench) -> 
     assert first is not None
     again = bench.executor.start(task_id)
     assert again.at.tzinfo is UTC
-    assert (again.at, again.ip) == (first.started_at, first.ip)
-    assert again.ip
+    assert (again.at, again.address.ip) == (first.started_at, first.address.ip)
+    assert again.address.ip
 
 
 def test_a_start_without_a_container_is_a_fault(bench: Bench) -> None:

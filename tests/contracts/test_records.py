@@ -28,7 +28,7 @@ from tests.contracts.stores import Bench, at_once
 from titus_celery.adapters.keyspace import HashSet, to_ms
 from titus_celery.adapters.store import RecordStore
 from titus_celery.core.decision import Decision, change_of
-from titus_celery.core.model import Capacity, DeadlineKind, Job, JobId, StateChange, Task, TaskId
+from titus_celery.core.model import Address, Capacity, DeadlineKind, Job, JobId, StateChange, Task, TaskId
 from titus_celery.core.states import State
 from titus_celery.errors import Conflict, NotFound, StoreCorrupt
 from titus_celery.ports import Chunk, Records, Source
@@ -103,14 +103,14 @@ def test_a_task_that_exists_is_not_made_again(bench: Bench) -> None:
     new = job()
     (one,) = saved(bench.records, new)
     with pytest.raises(Conflict, match=one.id):
-        commit(bench.records, new, to=[task(new, ip="1.2.3.4")])
+        commit(bench.records, new, to=[task(new, address=Address(ip="1.2.3.4"))])
     assert bench.records.task(one.id).task == one
 
 
 def test_a_stale_task_is_refused_and_nothing_is_written(bench: Bench) -> None:
     new = job(desired=2)
     first, second = saved(bench.records, new, 2)
-    commit(bench.records, new, [first], to=[replace(first, ip="1.1.1.1")])
+    commit(bench.records, new, [first], to=[replace(first, address=Address(ip="1.1.1.1"))])
     before = bench.world.dump()
     with pytest.raises(Conflict, match=first.id):
         # The other task is fresh, and still must not change alone.
@@ -204,7 +204,7 @@ def test_a_task_that_is_over_may_still_get_facts_and_counts_no_second_time(bench
     bench.outputs.append(one.id, [Chunk(0, Source.STDOUT, b"x")])
     (one,) = commit(bench.records, new, [one], to=[failed(one)])
     bench.world.let_pass(timedelta(milliseconds=20))
-    (one,) = commit(bench.records, new, [one], to=[replace(one, ip="1.1.1.1")])
+    (one,) = commit(bench.records, new, [one], to=[replace(one, address=Address(ip="1.1.1.1"))])
     assert [left.slot for left in bench.records.open_tasks(new.id)] == [1]
     assert bench.records.finished_tasks(new.id, 10) == [one]
     assert bench.records.job(new.id)[0].slots_failed == 1
@@ -247,7 +247,11 @@ def test_a_job_with_an_open_slot_is_not_ended(bench: Bench) -> None:
     with pytest.raises(Conflict, match=new.id):
         # It is not closed by a change that leaves it open.
         commit(
-            bench.records, new, [second], to=[replace(second, ip="1.1.1.1")], job=over(new, State.FINISHED)
+            bench.records,
+            new,
+            [second],
+            to=[replace(second, address=Address(ip="1.1.1.1"))],
+            job=over(new, State.FINISHED),
         )
     assert bench.world.dump() == before
 
@@ -266,7 +270,7 @@ def test_a_job_that_is_over_is_kept_and_nothing_about_it_changes_any_more(bench:
     assert bench.records.next_due() is None
     before = bench.world.dump()
     for late in (
-        change(last, [one], tasks=(replace(one, ip="9.9.9.9"),)),
+        change(last, [one], tasks=(replace(one, address=Address(ip="9.9.9.9")),)),
         change(last, tasks=(task(new, 1),)),
         change(last, job=over(last, State.FAILED)),
         change(last, job=killed(last)),

@@ -31,8 +31,11 @@ from titus_celery.adapters.registry import AgentStore
 from titus_celery.adapters.store import RecordStore
 from titus_celery.cli import processes
 from titus_celery.client import CallFailed, TitusClient
-from titus_celery.core.model import Agent, Demand
-from titus_celery.core.placement import DEFAULT_QUEUE, Board
+from titus_celery.core.descriptor import Demand
+from titus_celery.core.model import (
+    Agent,
+)
+from titus_celery.core.placement import Board, Need
 from titus_celery.grpc.proto import titus_celery_v1_pb2 as v1
 from titus_celery.grpc.proto import titus_job_api_pb2 as pb
 from titus_celery.grpc.proto import titus_job_api_pb2_grpc as pb_grpc
@@ -217,7 +220,7 @@ class Installation:
             assert process.alive(), f"{name} ended:\n{process.text()[-3000:]}"
         store = AgentStore(self._keyspace)
         agents, now = store.agents()
-        agent = Board.of(agents, now).pick(DEFAULT_QUEUE, Demand(cpu_millis=0, memory_bytes=0))
+        agent = Board.of(agents, now).pick(Need(demand=Demand(cpu_millis=0, memory_bytes=0)))
         return isinstance(agent, Agent) and agent.engine_id in store.images() and self.client.serving()
 
     def knows_image(self, name: str) -> bool:

@@ -20,12 +20,24 @@ from titus_celery.adapters.registry import AgentStore
 from titus_celery.adapters.store import RecordStore
 from titus_celery.adapters.system import SystemClock, SystemIds
 from titus_celery.core.decision import Decision
+from titus_celery.core.descriptor import Demand
 from titus_celery.core.jobs import settled
-from titus_celery.core.lifecycle import Spans, claimed, dispatched, ended, running
-from titus_celery.core.model import Agent, AgentId, Capacity, Demand, EngineId, Exit, Job, JobId, Task, TaskId
+from titus_celery.core.lifecycle import claimed, dispatched, ended, running
+from titus_celery.core.model import (
+    Address,
+    Agent,
+    AgentId,
+    Capacity,
+    EngineId,
+    Exit,
+    Job,
+    JobId,
+    Task,
+    TaskId,
+)
+from titus_celery.core.placement import Need
 from titus_celery.core.reasons import Code, Reason
 from titus_celery.core.states import State
-from titus_celery.core.validation import Limits
 from titus_celery.grpc.proto import titus_job_api_pb2 as pb
 from titus_celery.grpc.proto.titus_celery_v1_pb2_grpc import TaskOutputServiceStub
 from titus_celery.grpc.proto.titus_job_api_pb2_grpc import JobManagementServiceStub
@@ -41,7 +53,7 @@ from titus_celery.settings import Settings
 __all__ = ["Refused", "Store", "World", "descriptor", "refused", "world"]
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
-SPANS = Spans(republish_after=timedelta(seconds=3), stuck_after=timedelta(minutes=12))
+SPANS = Settings().spans()
 AGENT = Agent(
     id=AgentId("agent-1"),
     engine_id=EngineId("engine-1"),
@@ -101,16 +113,8 @@ class Store:
 
     def jobs(self, resolver: ImageResolver | None = None) -> Jobs:
         """The use cases over this store."""
-        settings = Settings()
-        limits = Limits(
-            runtime_default=settings.runtime_limit_default,
-            runtime_max=settings.runtime_limit_max,
-            tasks_max=settings.batch_tasks_max,
-            cpu_max=settings.cpu_max,
-            memory_mb_max=settings.memory_mb_max,
-        )
         resolver = resolver or InventoryResolver(self.registry)
-        return Jobs(self.records, self.writes, resolver, SystemIds(), limits, SystemClock())
+        return Jobs(self.records, self.writes, resolver, SystemIds(), Settings().limits(), SystemClock())
 
     def task(self, task_id: TaskId) -> Task:
         """A task's record."""
@@ -118,13 +122,13 @@ class Store:
 
     def advance(self, task_id: TaskId, to: State) -> None:
         """Take a task step by step to *to*, as control and an agent do."""
-        demand = Demand(cpu_millis=1, memory_bytes=1)
+        need = Need(demand=Demand(cpu_millis=1, memory_bytes=1))
         end = Reason(Code.NORMAL) if to is State.FINISHED else Reason(Code.FAILED, "exit code 3")
         exit = Exit(code=0) if to is State.FINISHED else Exit(code=3)
         steps: tuple[Callable[[Job, Task, datetime], Decision], ...] = (
-            lambda job, task, now: dispatched(job, task, AGENT, demand, now, SPANS),
+            lambda job, task, now: dispatched(job, task, AGENT, need, now, SPANS),
             lambda job, task, now: claimed(job, task, AGENT.id, 1, now, SPANS),
-            lambda job, task, now: running(job, task, 1, "10.0.0.1", now),
+            lambda job, task, now: running(job, task, 1, Address(ip="10.0.0.1"), now),
             lambda job, task, now: ended(job, task, end, now, exit=exit, number=1),
         )
         for step in steps[self.task(task_id).state : min(to, State.FINISHED)]:

@@ -7,8 +7,12 @@ from datetime import timedelta
 
 from tests.service.world import APP
 from titus_celery.adapters.memory_executor import MemoryExecutor
+from titus_celery.core.engine import (
+    ContainerOrder,
+    Seen,
+    Started,
+)
 from titus_celery.core.model import Exit, TaskId
-from titus_celery.ports import ContainerOrder, Seen, Started
 
 __all__ = ["OpenEngine"]
 

@@ -9,7 +9,10 @@ from tests.service.world import ANN, World, a_job
 from titus_celery.adapters.archive import Archive
 from titus_celery.adapters.keys import Keys
 from titus_celery.adapters.leases import LeaseStore
-from titus_celery.core.model import Image, JobId
+from titus_celery.core.descriptor import Image
+from titus_celery.core.model import (
+    JobId,
+)
 from titus_celery.core.retention import Keep
 from titus_celery.core.states import State
 from titus_celery.errors import NotFound

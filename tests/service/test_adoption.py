@@ -11,10 +11,12 @@ from titus_celery.adapters.keys import Keys
 from titus_celery.adapters.keyspace import TextSet
 from titus_celery.adapters.memory_executor import MemoryExecutor
 from titus_celery.core.decision import Change, RunTask
+from titus_celery.core.engine import (
+    Phase,
+)
 from titus_celery.core.lifecycle import task_id
 from titus_celery.core.model import AgentId, Exit, TaskId
 from titus_celery.core.states import State
-from titus_celery.ports import Phase
 
 #: A host's lease is 10 s, and 60 s without one make its tasks lost.
 LEASE: Final = 10

@@ -12,12 +12,14 @@ import pytest
 from tests.service.doors import OpenEngine
 from tests.service.world import ANN, World, a_job
 from titus_celery.core.decision import Change, Command, Prove, RunTask
+from titus_celery.core.engine import (
+    Phase,
+)
 from titus_celery.core.lifecycle import task_id, told_to_stop
 from titus_celery.core.model import Deadline, DeadlineKind, Exit
 from titus_celery.core.reasons import Code, Reason
 from titus_celery.core.states import State
 from titus_celery.errors import EngineFault, StoreUnavailable
-from titus_celery.ports import Phase
 
 #: A host's lease is 10 s, and 60 s without one make its tasks lost.
 LEASE: Final = 10

@@ -9,10 +9,12 @@ import pytest
 from tests.service.doors import OpenEngine
 from tests.service.world import DiedError, Host, World
 from titus_celery.core.decision import Change
+from titus_celery.core.engine import (
+    Phase,
+)
 from titus_celery.core.lifecycle import task_id
 from titus_celery.core.model import Exit, TaskId
 from titus_celery.core.states import State
-from titus_celery.ports import Phase
 from titus_celery.service import crash
 
 #: How the container ends, if it has not ended before its agent dies.

@@ -9,7 +9,19 @@ import pytest
 
 from tests.service.world import ANN, World, a_job
 from titus_celery.core.decision import Wake
-from titus_celery.core.model import BatchSpec, Caller, Container, Image, JobDescriptor, Owner, RetryPolicy
+from titus_celery.core.descriptor import (
+    BatchSpec,
+    Container,
+    Image,
+    JobDescriptor,
+    Owner,
+    RetryPolicy,
+    ScalingPolicy,
+    ServiceSpec,
+)
+from titus_celery.core.model import (
+    Caller,
+)
 from titus_celery.errors import InvalidRequest, Unavailable, Unsupported, Violation
 
 
@@ -46,14 +58,14 @@ def ready() -> World:
 def test_a_job_is_stored_with_all_that_was_filled_in() -> None:
     world = ready()
     bare = JobDescriptor(
-        batch=BatchSpec(desired=1, container_id="main"),
+        spec=BatchSpec(desired=1, container_id="main"),
         containers={"main": Container(image=Image(name="app:1"))},
     )
     stored = world.job(world.create(bare)).descriptor
     assert stored == JobDescriptor(
         app_name="batchJob",
         owner=Owner(owner_email="ann@example.com", team_email="ann@example.com"),
-        batch=BatchSpec(desired=1, runtime_limit=timedelta(days=5), retry=RetryPolicy(), container_id="main"),
+        spec=BatchSpec(desired=1, runtime_limit=timedelta(days=5), retry=RetryPolicy(), container_id="main"),
         containers={
             "main": Container(
                 image=Image(name="app:1", id="sha256:1"), resources={"cpu": "0.1", "memory": "128MB"}
@@ -73,7 +85,7 @@ def test_an_image_is_resolved_once_and_for_all() -> None:
     world = ready()
     host = world.hosts[next(iter(world.hosts))]
     id = world.create()
-    world.registry.report_images(host.engine.facts().id, {"app:1": "sha256:new"})
+    world.registry.report_images(host.engine.facts().id, {"app:1": "sha256:new", "sha256:1": "sha256:1"})
     world.sweep()
     (order,) = world.orders()
     assert order.image == "sha256:1"
@@ -127,9 +139,9 @@ def test_while_nobody_can_be_asked_about_images_a_bad_job_is_bad() -> None:
 def test_what_this_release_lacks_is_refused_and_stores_nothing() -> None:
     world = ready()
     before = world.keyspace.dump()
-    job = a_job()
-    fancy = replace(job, containers={"main": replace(job.container, parameters={"a": "1"})})
-    with pytest.raises(Unsupported, match=r"containers\[main\]\.parameters"):
+    scaling = (ScalingPolicy(condition="avg(CPUUtilization) > 80%", action="addInstances 1"),)
+    fancy = replace(a_job(), spec=ServiceSpec(desired=1, scaling=scaling, container_id="main"))
+    with pytest.raises(Unsupported, match=r"service\.scalingPolices"):
         world.create(fancy)
     assert world.keyspace.dump() == before
 

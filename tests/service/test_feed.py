@@ -15,8 +15,16 @@ import pytest
 from titus_celery.adapters.memory_keyspace import MemoryKeyspace
 from titus_celery.adapters.store import RecordStore
 from titus_celery.core.decision import JobAdded, JobEnded, Notification, TaskUpdated, change_of
+from titus_celery.core.descriptor import (
+    BatchSpec,
+    Container,
+    Image,
+    JobDescriptor,
+)
 from titus_celery.core.jobs import created
-from titus_celery.core.model import BatchSpec, Container, Image, JobDescriptor, JobId
+from titus_celery.core.model import (
+    JobId,
+)
 from titus_celery.errors import PositionLost, StoreUnavailable, Unavailable
 from titus_celery.ports import ChangeLog, Position
 from titus_celery.service.feed import BATCH_MAX, Feed
@@ -89,7 +97,7 @@ def create(records: RecordStore, name: str, tasks: int = 1) -> JobId:
     """Commit a new job."""
     container = Container(image=Image(name="a:1", id="sha256:1"))
     batch = BatchSpec(desired=tasks, container_id="main")
-    job = JobDescriptor(batch=batch, containers={"main": container})
+    job = JobDescriptor(spec=batch, containers={"main": container})
     records.commit(change_of(None, (), created(JobId(name), job, "me", NOON)))
     return JobId(name)
 

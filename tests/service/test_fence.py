@@ -11,11 +11,13 @@ from tests.service.doors import OpenEngine
 from tests.service.world import PATIENCE, Host, World, a_job
 from titus_celery.adapters.keys import Keys
 from titus_celery.adapters.keyspace import HashSet
+from titus_celery.core.engine import (
+    Phase,
+)
 from titus_celery.core.lifecycle import task_id
 from titus_celery.core.model import Exit
 from titus_celery.core.states import State
 from titus_celery.errors import StoreCorrupt, StoreUnavailable, TitusError
-from titus_celery.ports import Phase
 
 
 def try_to_renew(world: World, host: Host, seconds: float) -> None:

@@ -9,8 +9,13 @@ import pytest
 from tests.service.place import Place, Resolver
 from tests.service.world import ANN, LIMITS, SameIds, Store, a_job
 from titus_celery.core.decision import Decision
+from titus_celery.core.descriptor import RetryPolicy
 from titus_celery.core.lifecycle import ended
-from titus_celery.core.model import Job, RetryPolicy, Task, TaskId
+from titus_celery.core.model import (
+    Job,
+    Task,
+    TaskId,
+)
 from titus_celery.core.reasons import Code, Reason
 from titus_celery.core.states import State
 from titus_celery.errors import InvalidRequest, StoreFull

@@ -9,11 +9,18 @@ import pytest
 
 from tests.service.world import ANN, World, a_job
 from titus_celery.core.decision import Change, RunTask, StopTask
+from titus_celery.core.descriptor import RetryKind, RetryPolicy
+from titus_celery.core.engine import (
+    Phase,
+)
 from titus_celery.core.lifecycle import task_id
-from titus_celery.core.model import Caller, DeadlineKind, Exit, RetryKind, RetryPolicy
+from titus_celery.core.model import (
+    Caller,
+    DeadlineKind,
+    Exit,
+)
 from titus_celery.core.states import State
 from titus_celery.errors import FailedPrecondition, StoreUnavailable
-from titus_celery.ports import Phase
 
 BY_ANN: Final = "killed: by ann at 2026-03-01T12:00:00+00:00"
 RETRY: Final = RetryPolicy(kind=RetryKind.DELAYED, retries=3, delay_first=timedelta(seconds=5))

@@ -38,7 +38,7 @@ def test_a_job_is_created_placed_run_ended_and_settled() -> None:
         ("RUNNING", 2),
         ("FINISHED", 7),
     ]
-    assert (str(ended.reason), ended.exit, ended.ip) == ("normal", Exit(code=0), "10.0.0.1")
+    assert (str(ended.reason), ended.exit, ended.address.ip) == ("normal", Exit(code=0), "10.0.0.1")
     assert ended.dispatch is not None
     assert (ended.dispatch.host, ended.dispatch.zone, ended.dispatch.region) == ("host-1", "a", "r")
     job = world.job(id)

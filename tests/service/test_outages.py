@@ -6,8 +6,11 @@ from datetime import timedelta
 
 from tests.service.world import World, a_job
 from titus_celery.core.decision import Change
+from titus_celery.core.descriptor import RetryKind, RetryPolicy
 from titus_celery.core.lifecycle import task_id
-from titus_celery.core.model import Exit, RetryKind, RetryPolicy
+from titus_celery.core.model import (
+    Exit,
+)
 from titus_celery.core.states import State
 
 LATER = RetryPolicy(kind=RetryKind.DELAYED, retries=1, delay_first=timedelta(seconds=500))

@@ -11,13 +11,15 @@ import pytest
 from tests.service.doors import OpenEngine
 from tests.service.world import ANN, PATIENCE, Run, World
 from titus_celery.core.decision import Change
+from titus_celery.core.engine import (
+    Phase,
+)
 from titus_celery.core.lifecycle import ended
 from titus_celery.core.model import Exit, TaskId
 from titus_celery.core.reasons import Code, Reason
 from titus_celery.core.recovery import taken_over
 from titus_celery.core.states import State
 from titus_celery.errors import EngineFault
-from titus_celery.ports import Phase
 from titus_celery.service.container import order_for
 
 LOST: Final = Reason(Code.LOST, "agent host-1 has been silent for 60 s")

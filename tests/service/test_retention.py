@@ -16,7 +16,7 @@ from titus_celery.adapters.leases import LeaseStore
 from titus_celery.bootstrap import ControlParts
 from titus_celery.core.decision import Decision
 from titus_celery.core.lifecycle import killed
-from titus_celery.core.model import Job, JobId, KillIntent, Task, TaskId
+from titus_celery.core.model import Address, Job, JobId, KillIntent, Task, TaskId
 from titus_celery.core.retention import Ended, Freed, Kept
 from titus_celery.core.states import State
 from titus_celery.errors import (
@@ -95,11 +95,11 @@ def test_what_was_decided_before_the_archiving_is_decided_again_and_comes_to_not
         seen.append(task.state)
         if len(seen) > 1:
             return Decision(why="it is over")
-        return Decision(tasks=(replace(task, ip="1.2.3.4"),))
+        return Decision(tasks=(replace(task, address=Address(ip="1.2.3.4")),))
 
     assert place.writes.on_task(TaskId(f"{id}-0-1"), slow).is_empty
     assert seen == [State.FAILED, State.FAILED]
-    assert place.task(TaskId(f"{id}-0-1")).ip == ""
+    assert place.task(TaskId(f"{id}-0-1")).address.ip == ""
 
 
 def test_a_late_copy_of_the_order_for_an_archived_task_starts_nothing() -> None:

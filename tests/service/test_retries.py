@@ -10,8 +10,12 @@ import pytest
 from tests.service.world import APP, Run, World, a_job
 from titus_celery.adapters.memory_executor import MemoryExecutor, MemoryImage, Program
 from titus_celery.core.decision import Change
+from titus_celery.core.descriptor import RetryKind, RetryPolicy
 from titus_celery.core.lifecycle import ended, task_id
-from titus_celery.core.model import Exit, JobId, RetryKind, RetryPolicy
+from titus_celery.core.model import (
+    Exit,
+    JobId,
+)
 from titus_celery.core.states import State
 
 FAILING: Final = Exit(code=1)
@@ -152,7 +156,7 @@ def test_an_image_that_went_missing_is_the_owners_fault() -> None:
     world = World()
     engine = MemoryExecutor(images=[APP])
     world.host("host-1", engine=engine)
-    world.registry.report_images(engine.facts().id, {"gone:1": "sha256:2"})
+    world.registry.report_images(engine.facts().id, {"gone:1": "sha256:2", "sha256:2": "sha256:2"})
     id = world.create(a_job(image="gone:1", retry=policy(RetryKind.DELAYED, delay_first=5)))
     world.sweep()
     (run,) = world.deliver()

@@ -8,13 +8,21 @@ from tests.service.doors import OpenEngine
 from tests.service.world import APP, SPANS, Host, Run, World
 from titus_celery.adapters.memory_executor import MemoryExecutor
 from titus_celery.core.decision import RunTask
+from titus_celery.core.descriptor import Demand
+from titus_celery.core.engine import (
+    Phase,
+)
 from titus_celery.core.lifecycle import dispatched, ended, task_id
-from titus_celery.core.model import AgentId, Demand, Exit, TaskId
+from titus_celery.core.model import (
+    AgentId,
+    Exit,
+    TaskId,
+)
+from titus_celery.core.placement import Need
 from titus_celery.core.reasons import Code, Reason
 from titus_celery.core.recovery import taken_over
 from titus_celery.core.states import State
 from titus_celery.errors import StoreUnavailable
-from titus_celery.ports import Phase
 
 #: More transactions than any of these stories makes.
 UNDO_MAX = 100
@@ -41,7 +49,7 @@ def running() -> tuple[World, Host, Run, TaskId]:
 def dispatch_to(world: World, host: Host, id: TaskId) -> RunTask:
     """Control places the task there; the order."""
     (agent,) = [one for one in world.registry.agents()[0] if one.id == host.id]
-    need = Demand(cpu_millis=1_000, memory_bytes=2**20)
+    need = Need(demand=Demand(cpu_millis=1_000, memory_bytes=2**20))
     decision = world.writes.on_task(id, lambda job, task, now: dispatched(job, task, agent, need, now, SPANS))
     (order,) = [one for one in decision.commands if isinstance(one, RunTask)]
     return order
@@ -67,7 +75,7 @@ def test_a_store_that_forgot_that_a_task_runs_is_told_again(state: State) -> Non
     forget_until(world, one, state)
     host.beat()
     after = world.task(one)
-    assert (after.state, after.dispatch, after.ip) == (State.RUNNING, before.dispatch, "10.0.0.1")
+    assert (after.state, after.dispatch, after.address.ip) == (State.RUNNING, before.dispatch, "10.0.0.1")
     agent, _ = world.registry.agents()[0]
     assert (agent.used.slots, agent.used.cpu_millis) == (1, 1_000)
     world.sleep(2)

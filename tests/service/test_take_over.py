@@ -10,11 +10,13 @@ from tests.service.doors import OpenEngine
 from tests.service.world import ANN, APP, Host, Run, World, a_job
 from titus_celery.adapters.memory_executor import MemoryExecutor
 from titus_celery.core.decision import Change
+from titus_celery.core.engine import (
+    Phase,
+)
 from titus_celery.core.lifecycle import task_id
 from titus_celery.core.model import Exit, JobId, TaskId
 from titus_celery.core.states import State
 from titus_celery.errors import StoreUnavailable
-from titus_celery.ports import Phase
 
 #: A lease is 10 s, and an agent is gone 5 s after its end.
 GONE: Final = 15

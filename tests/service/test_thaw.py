@@ -8,12 +8,14 @@ from tests.service.doors import OpenEngine
 from tests.service.world import ANN, APP, World, a_job
 from titus_celery.adapters.memory_executor import MemoryExecutor
 from titus_celery.core.decision import Change
+from titus_celery.core.engine import (
+    Phase,
+)
 from titus_celery.core.lifecycle import ended, task_id
 from titus_celery.core.model import Exit
 from titus_celery.core.reasons import Code, Reason
 from titus_celery.core.states import State
 from titus_celery.errors import Fenced, PlaceTaken
-from titus_celery.ports import Phase
 
 # ----------------------------------------------------------------------------------------- its place is taken
 

@@ -10,8 +10,14 @@ import pytest
 from tests.service.world import Store, World, a_job
 from titus_celery.adapters.leases import LeaseStore
 from titus_celery.core.decision import Change, StopTask
+from titus_celery.core.descriptor import RetryKind, RetryPolicy
 from titus_celery.core.lifecycle import running, task_id
-from titus_celery.core.model import DeadlineKind, Exit, RetryKind, RetryPolicy, TaskId
+from titus_celery.core.model import (
+    Address,
+    DeadlineKind,
+    Exit,
+    TaskId,
+)
 from titus_celery.core.states import State
 from titus_celery.errors import StoreUnavailable
 from titus_celery.service.lookout import Lookout
@@ -199,7 +205,7 @@ def test_a_deadline_that_was_armed_between_a_jump_back_and_its_being_seen_ends_n
     world.writes.on_task(order.task_id, host.claiming(1))
     world.sleep(1)
     world.jump(-HOURS_2)
-    world.writes.on_task(order.task_id, lambda job, task, now: running(job, task, 1, "", now))
+    world.writes.on_task(order.task_id, lambda job, task, now: running(job, task, 1, Address(ip=""), now))
     (before,) = due_in(world, DeadlineKind.LIMIT)
     world.sweep()
     (after,) = due_in(world, DeadlineKind.LIMIT)

@@ -24,49 +24,50 @@ from titus_celery.adapters.memory_queue import MemoryQueue
 from titus_celery.adapters.outputs import OutputStore
 from titus_celery.adapters.registry import AgentStore
 from titus_celery.core.decision import Command, Decision, Prove, RunTask, StopTask
-from titus_celery.core.lifecycle import Spans, claimed
+from titus_celery.core.descriptor import (
+    BatchSpec,
+    Container,
+    Image,
+    JobDescriptor,
+    RetryPolicy,
+)
+from titus_celery.core.engine import (
+    Phase,
+)
+from titus_celery.core.lifecycle import claimed
 from titus_celery.core.model import (
     Agent,
     AgentId,
-    BatchSpec,
     Caller,
-    Container,
     Exit,
-    Image,
     Job,
-    JobDescriptor,
     JobId,
-    RetryPolicy,
     Task,
     TaskId,
 )
 from titus_celery.core.states import State
-from titus_celery.core.validation import Limits
-from titus_celery.ports import ImageResolver, Phase
+from titus_celery.ports import (
+    ImageResolver,
+)
 from titus_celery.service.agent import AgentLife, Periods
 from titus_celery.service.change import WritePath
 from titus_celery.service.jobs import Jobs
 from titus_celery.service.lease import Lease, gone_after
-from titus_celery.service.run import Tools
 from titus_celery.service.runs import Runs
 from titus_celery.service.sweep import Sweep
+from titus_celery.service.tools import Tools
+from titus_celery.settings import Settings
 
 __all__ = ["ANN", "APP", "PATIENCE", "SPANS", "DiedError", "Host", "Run", "Store", "World", "a_job"]
 
 ANN: Final = Caller(id="ann", email="ann@example.com")
 APP: Final = MemoryImage(id="sha256:1", names=("app:1",), command=("serve",))
-SPANS: Final = Spans(republish_after=timedelta(seconds=3), stuck_after=timedelta(minutes=12))
+SPANS: Final = Settings().spans()
 LEASE: Final = timedelta(seconds=10)
 LOST_AFTER: Final = timedelta(seconds=60)
 GRACE: Final = timedelta(seconds=10)
 FENCE_AFTER: Final = timedelta(seconds=45)
-LIMITS: Final = Limits(
-    runtime_default=timedelta(days=5),
-    runtime_max=timedelta(days=10),
-    tasks_max=1_000,
-    cpu_max=96,
-    memory_mb_max=244_000,
-)
+LIMITS: Final = Settings().limits()
 #: Ids of jobs are UUIDs, which have so many dashes; ids of tasks have more.
 UUID_DASHES: Final = 4
 
@@ -82,7 +83,7 @@ def a_job(
     """A job of tasks that each need one core."""
     return JobDescriptor(
         app_name="app",
-        batch=BatchSpec(
+        spec=BatchSpec(
             desired=desired, runtime_limit=timedelta(seconds=limit), retry=retry, container_id="main"
         ),
         containers={"main": Container(image=Image(name=image), resources={"cpu": cpu})},

@@ -6,25 +6,22 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final
 
-from titus_celery.core.model import (
+from titus_celery.core.descriptor import (
     BatchSpec,
-    Caller,
     Container,
     Image,
     JobDescriptor,
     Owner,
     RetryPolicy,
 )
-from titus_celery.core.validation import Limits, check, effective
-from titus_celery.errors import Violation
-
-LIMITS: Final = Limits(
-    runtime_default=timedelta(days=5),
-    runtime_max=timedelta(days=10),
-    tasks_max=1_000,
-    cpu_max=96,
-    memory_mb_max=244_000,
+from titus_celery.core.model import (
+    Caller,
 )
+from titus_celery.core.validation import check, effective
+from titus_celery.errors import Violation
+from titus_celery.settings import Settings
+
+LIMITS: Final = Settings().limits()
 ANN: Final = Caller(id="ann", email="ann@example.com")
 NOBODY: Final = Caller()
 
@@ -35,7 +32,7 @@ BATCH: Final = BatchSpec(
     desired=1, runtime_limit=timedelta(hours=1), retry=RetryPolicy(), container_id="main"
 )
 VALID: Final = JobDescriptor(
-    batch=BATCH,
+    spec=BATCH,
     owner=Owner(owner_email="o@example.com", team_email="t@example.com"),
     app_name="app",
     containers={"main": CONTAINER},
@@ -47,7 +44,7 @@ def with_container(**parts: Any) -> JobDescriptor:
 
 
 def with_batch(**parts: Any) -> JobDescriptor:
-    return replace(VALID, batch=replace(BATCH, **parts))
+    return replace(VALID, spec=replace(BATCH, **parts))
 
 
 def with_resources(**texts: str) -> JobDescriptor:

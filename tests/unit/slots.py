@@ -7,23 +7,28 @@ from datetime import timedelta
 from typing import Final
 
 from tests.builders import agent, at, dispatched, failed, finished, job, moved, task
-from titus_celery.core.lifecycle import Spans
+from titus_celery.core.descriptor import (
+    BatchSpec,
+    Demand,
+    RetryKind,
+    RetryPolicy,
+)
 from titus_celery.core.model import (
+    Address,
     AgentId,
     Deadline,
     DeadlineKind,
-    Demand,
     Job,
     KillIntent,
-    RetryKind,
-    RetryPolicy,
     Task,
 )
+from titus_celery.core.placement import Need
 from titus_celery.core.reasons import Code, Reason
 from titus_celery.core.states import State
+from titus_celery.settings import Settings
 
-SPANS: Final = Spans(republish_after=timedelta(seconds=3), stuck_after=timedelta(minutes=12))
-NEED: Final = Demand(cpu_millis=500, memory_bytes=2**20)
+SPANS: Final = Settings().spans()
+NEED: Final = Need(demand=Demand(cpu_millis=500, memory_bytes=2**20))
 BOB: Final = KillIntent(by="bob", at=at(50))
 KILLED_BY_BOB: Final = Reason(Code.KILLED, "by bob at 2026-03-01T12:00:50+00:00")
 HOST_1: Final = AgentId("host-1")
@@ -35,8 +40,9 @@ RETRYING: Final = RetryPolicy(kind=RetryKind.DELAYED, retries=2, delay_first=tim
 
 def a_job(*, limit: float = 3_600, retry: RetryPolicy | None = RETRYING) -> Job:
     plain = job(7)
-    batch = replace(plain.descriptor.batch, runtime_limit=timedelta(seconds=limit), retry=retry)
-    return replace(plain, descriptor=replace(plain.descriptor, batch=batch))
+    assert isinstance(plain.descriptor.spec, BatchSpec)
+    batch = replace(plain.descriptor.spec, runtime_limit=timedelta(seconds=limit), retry=retry)
+    return replace(plain, descriptor=replace(plain.descriptor, spec=batch))
 
 
 def in_state(state: State, *, of: Job | None = None) -> Task:
@@ -44,7 +50,7 @@ def in_state(state: State, *, of: Job | None = None) -> Task:
     queued = task(of or a_job(), 2)
     sent = dispatched(queued, agent())
     starting = moved(sent, State.STARTING, 2)
-    running = moved(starting, State.RUNNING, 3, ip="10.0.0.9")
+    running = moved(starting, State.RUNNING, 3, address=Address(ip="10.0.0.9"))
     return {
         State.QUEUED: queued,
         State.DISPATCHED: sent,

@@ -10,8 +10,15 @@ from titus_celery.adapters.memory_executor import MemoryExecutor
 from titus_celery.adapters.memory_keyspace import MemoryKeyspace
 from titus_celery.adapters.registry import AgentStore
 from titus_celery.cli.leftovers import Leftovers
-from titus_celery.core.model import AgentId, Demand, JobId, TaskId
-from titus_celery.ports import ContainerOrder
+from titus_celery.core.descriptor import Demand
+from titus_celery.core.engine import (
+    ContainerOrder,
+)
+from titus_celery.core.model import (
+    AgentId,
+    JobId,
+    TaskId,
+)
 
 LEASE = timedelta(seconds=10)
 SECOND = timedelta(seconds=1)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import is_dataclass
 from datetime import UTC, datetime, timedelta
-from types import MappingProxyType
+from types import MappingProxyType, UnionType
 from typing import Any, NewType, get_args, get_origin, get_type_hints
 
 import pytest
@@ -16,7 +16,14 @@ from hypothesis import strategies as st
 from tests.builders import START, agent, dispatched, failed, job, killed, task
 from titus_celery.adapters.codec import SCHEMA, from_text, to_text
 from titus_celery.adapters.keyspace import from_ms, to_ms
-from titus_celery.core.model import Agent, Deadline, Job, JobDescriptor, StateChange, Task
+from titus_celery.core.descriptor import JobDescriptor
+from titus_celery.core.model import (
+    Agent,
+    Deadline,
+    Job,
+    StateChange,
+    Task,
+)
 from titus_celery.core.states import State
 
 INSTANTS = st.integers(0, 2**43).map(from_ms)
@@ -34,6 +41,8 @@ def anything(hint: Any) -> st.SearchStrategy[Any]:
         return st.lists(anything(args[0]), max_size=3).map(tuple)
     if type(None) in args:
         return st.none() | anything(args[0])
+    if origin is UnionType:
+        return st.one_of(*map(anything, args))
     if isinstance(hint, type) and is_dataclass(hint):
         hints = get_type_hints(hint)
         return st.builds(hint, **{name: anything(hints[name]) for name in hints})
@@ -92,7 +101,7 @@ def test_what_an_earlier_release_wrote_is_read_for_ever() -> None:
         '"history":[{"state":0,"at":1772366400000}]}'
     )
     one = from_text(Task, text)
-    assert (one.version, one.user_retries, one.reason, one.ip, one.dispatches) == (1, 0, None, "", 0)
+    assert (one.version, one.user_retries, one.reason, one.address.ip, one.dispatches) == (1, 0, None, "", 0)
     assert one.history == (StateChange(state=State.QUEUED, at=START),)
 
 
@@ -140,5 +149,5 @@ def test_instants_and_spans_are_rounded_down_to_milliseconds() -> None:
 
 
 def test_any_mapping_comes_back_as_an_equal_one() -> None:
-    descriptor = JobDescriptor(batch=job().descriptor.batch, labels=MappingProxyType({"a": "é\0"}))
+    descriptor = JobDescriptor(spec=job().descriptor.spec, labels=MappingProxyType({"a": "é\0"}))
     assert from_text(JobDescriptor, to_text(descriptor)) == descriptor

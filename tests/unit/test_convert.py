@@ -11,15 +11,18 @@ from typing import Final
 import pytest
 
 from titus_celery.core.decision import JobAdded, JobEnded, Notification, TaskUpdated
-from titus_celery.core.model import (
-    AgentId,
+from titus_celery.core.descriptor import (
     BatchSpec,
-    ClusterId,
     Demand,
+    JobDescriptor,
+)
+from titus_celery.core.model import (
+    Address,
+    AgentId,
+    ClusterId,
     Dispatch,
     EngineId,
     Job,
-    JobDescriptor,
     JobId,
     JobSummary,
     StateChange,
@@ -36,7 +39,7 @@ NOON: Final = datetime(2026, 3, 1, 12, 0, 0, 123_999, tzinfo=UTC)
 JOB: Final = Job(
     id=JobId("job"),
     cluster_id=ClusterId("cluster"),
-    descriptor=JobDescriptor(batch=BatchSpec(desired=1), app_name="app"),
+    descriptor=JobDescriptor(spec=BatchSpec(desired=1), app_name="app"),
     created_by="me",
     history=(StateChange(state=State.QUEUED, at=NOON),),
 )
@@ -130,7 +133,10 @@ SECOND_RUN: Final = replace(
     [
         (TASK, FIRST_RUN),
         (replace(TASK, dispatch=DISPATCH), FIRST_RUN | HOST),
-        (replace(TASK, dispatch=DISPATCH, ip="172.17.0.2"), FIRST_RUN | HOST | {"task.ip": "172.17.0.2"}),
+        (
+            replace(TASK, dispatch=DISPATCH, address=Address(ip="172.17.0.2")),
+            FIRST_RUN | HOST | {"task.ip": "172.17.0.2"},
+        ),
         (
             SECOND_RUN,
             FIRST_RUN

@@ -11,8 +11,7 @@ from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from titus_celery.core.jobs import BATCH_CLUSTER
-from titus_celery.core.model import (
+from titus_celery.core.descriptor import (
     BatchSpec,
     Constraints,
     Container,
@@ -22,7 +21,10 @@ from titus_celery.core.model import (
     Owner,
     RetryKind,
     RetryPolicy,
+    ScalingPolicy,
+    ServiceSpec,
 )
+from titus_celery.core.jobs import BATCH_CLUSTER
 from titus_celery.errors import InvalidRequest, TitusError, Unsupported
 from titus_celery.grpc import convert
 from titus_celery.grpc.convert_descriptor import LONGEST
@@ -65,19 +67,25 @@ _containers: Final = st.builds(
     soft_constraints=_constraints,
     hard_constraints=_constraints,
 )
+_seconds: Final = st.integers(0, LONGEST // timedelta(seconds=1)).map(lambda count: timedelta(seconds=count))
+_numbers: Final = {"desired": _uint32, "min": _uint32, "max": _uint32}
+_batches: Final = st.builds(
+    BatchSpec, **_numbers, runtime_limit=_seconds, retry=_retries, container_id=st.text()
+)
+_policies: Final = st.builds(
+    ScalingPolicy, condition=st.text(), action=st.text(), duration=_seconds, labels=_maps
+)
+_services: Final = st.builds(
+    ServiceSpec,
+    **_numbers,
+    enabled=st.booleans(),
+    scaling=st.lists(_policies, max_size=2).map(tuple),
+    retry=_retries,
+    container_id=st.text(),
+)
 _descriptors: Final = st.builds(
     JobDescriptor,
-    batch=st.builds(
-        BatchSpec,
-        desired=_uint32,
-        min=_uint32,
-        max=_uint32,
-        runtime_limit=st.integers(0, LONGEST // timedelta(seconds=1)).map(
-            lambda count: timedelta(seconds=count)
-        ),
-        retry=_retries,
-        container_id=st.text(),
-    ),
+    spec=_batches | _services,
     owner=st.builds(Owner, owner_email=st.text(), team_email=st.text()),
     app_name=st.text(),
     group=st.none() | st.builds(JobGroup, stack=st.text(), detail=st.text(), sequence=st.text()),
@@ -139,7 +147,7 @@ def test_each_field_goes_where_it_belongs() -> None:
                 hard_constraints=Constraints(constraints={"uniqueHost": "true"}, expression="x"),
             )
         },
-        batch=BatchSpec(
+        spec=BatchSpec(
             min=1,
             max=3,
             desired=2,
@@ -175,13 +183,13 @@ def test_exponential_back_off_keeps_its_cap_apart_from_its_first_delay() -> None
 
 def test_what_is_unset_is_empty_in_the_model_and_left_to_validation() -> None:
     descriptor = convert.descriptor_from_pb(pb.JobDescriptor(batch=pb.BatchJobSpec()))
-    assert descriptor == JobDescriptor(batch=BatchSpec(desired=0))
-    assert descriptor.batch.retry is None
+    assert descriptor == JobDescriptor(spec=BatchSpec(desired=0))
+    assert descriptor.spec.retry is None
 
 
 def test_a_retry_policy_of_no_kind_is_none() -> None:
     batch = pb.BatchJobSpec(retryPolicy=pb.RetryPolicy())
-    assert convert.descriptor_from_pb(pb.JobDescriptor(batch=batch)).batch.retry is None
+    assert convert.descriptor_from_pb(pb.JobDescriptor(batch=batch)).spec.retry is None
 
 
 def test_without_a_job_spec_the_three_that_could_be_are_named() -> None:
@@ -193,11 +201,10 @@ def test_without_a_job_spec_the_three_that_could_be_are_named() -> None:
 @pytest.mark.parametrize(
     ("message", "named"),
     [
-        (pb.JobDescriptor(service=pb.ServiceJobSpec()), "service"),
         (pb.JobDescriptor(mantis=pb.MantisJobSpec()), "mantis"),
         (pb.JobDescriptor(batch=pb.BatchJobSpec(), jobClusterId="mine"), "jobClusterId"),
     ],
-    ids=["service", "mantis", "cluster"],
+    ids=["mantis", "cluster"],
 )
 def test_what_this_release_lacks_is_refused_by_its_name(message: pb.JobDescriptor, named: str) -> None:
     with pytest.raises(Unsupported, match=f"^{named} "):
@@ -206,7 +213,7 @@ def test_what_this_release_lacks_is_refused_by_its_name(message: pb.JobDescripto
 
 def test_the_built_in_cluster_may_be_named() -> None:
     message = pb.JobDescriptor(batch=pb.BatchJobSpec(), jobClusterId=BATCH_CLUSTER)
-    assert convert.descriptor_from_pb(message).batch == BatchSpec(desired=0)
+    assert convert.descriptor_from_pb(message).spec == BatchSpec(desired=0)
 
 
 # ---------------------------------------------------------------------------------- extremes
@@ -284,7 +291,8 @@ def test_durations_past_a_century_count_as_a_century() -> None:
             delayed=pb.RetryPolicy.Delayed(initialDelayMs=UINT64, delayMs=UINT64, retries=UINT32)
         ),
     )
-    spec = convert.descriptor_from_pb(pb.JobDescriptor(batch=batch)).batch
+    spec = convert.descriptor_from_pb(pb.JobDescriptor(batch=batch)).spec
+    assert isinstance(spec, BatchSpec)
     assert spec.runtime_limit == LONGEST
     assert spec.retry == RetryPolicy(
         kind=RetryKind.DELAYED, retries=UINT32, delay_first=LONGEST, delay=LONGEST
@@ -312,7 +320,7 @@ def test_durations_past_a_century_count_as_a_century() -> None:
 )
 def test_numbers_that_the_wire_cannot_carry_are_refused_with_their_path(spec: BatchSpec, field: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
-        convert.descriptor_to_pb(JobDescriptor(batch=spec))
+        convert.descriptor_to_pb(JobDescriptor(spec=spec))
     assert [violation.field for violation in refused.value.violations] == [field]
 
 
@@ -320,7 +328,7 @@ def test_text_that_is_not_unicode_is_refused_without_repeating_it() -> None:
     """Command lines bring it along as lone surrogates."""
     container = Container(env={"TOKEN": "secret\udcff"})
     with pytest.raises(InvalidRequest, match="character 6") as refused:
-        convert.descriptor_to_pb(JobDescriptor(batch=SPEC, containers={"main": container}))
+        convert.descriptor_to_pb(JobDescriptor(spec=SPEC, containers={"main": container}))
     assert "secret" not in str(refused.value)
 
 
@@ -330,5 +338,5 @@ def test_a_fraction_of_a_second_does_not_become_no_limit() -> None:
         runtime_limit=timedelta(milliseconds=1),
         retry=RetryPolicy(kind=RetryKind.DELAYED, delay_first=timedelta(microseconds=1)),
     )
-    sent = convert.descriptor_to_pb(JobDescriptor(batch=spec)).batch
+    sent = convert.descriptor_to_pb(JobDescriptor(spec=spec)).batch
     assert (sent.runtimeLimitSecs, sent.retryPolicy.delayed.initialDelayMs) == (1, 1)

@@ -18,9 +18,9 @@ from tests.unit.descriptors import (
     with_batch,
     with_container,
 )
-from titus_celery.core.model import (
+from titus_celery.core.containers import command_of
+from titus_celery.core.descriptor import (
     BatchSpec,
-    Caller,
     Constraints,
     Container,
     Image,
@@ -28,8 +28,13 @@ from titus_celery.core.model import (
     Owner,
     RetryKind,
     RetryPolicy,
+    ServiceSpec,
 )
-from titus_celery.core.validation import check, command_of, effective
+from titus_celery.core.model import (
+    Caller,
+)
+from titus_celery.core.resources import KINDS
+from titus_celery.core.validation import check, effective
 from titus_celery.errors import Unsupported
 
 # ------------------------------------------------------------------------------------------ defaults
@@ -37,11 +42,11 @@ from titus_celery.errors import Unsupported
 
 def test_what_is_left_out_is_filled_in() -> None:
     bare = JobDescriptor(
-        batch=BatchSpec(desired=1, container_id="main"),
+        spec=BatchSpec(desired=1, container_id="main"),
         containers={"main": Container(image=Image(name="app"))},
     )
     assert effective(bare, ANN, LIMITS) == JobDescriptor(
-        batch=BatchSpec(
+        spec=BatchSpec(
             desired=1,
             runtime_limit=timedelta(days=5),
             retry=RetryPolicy(kind=RetryKind.IMMEDIATE, retries=0),
@@ -72,7 +77,7 @@ def test_texts_are_trimmed_and_blank_ones_are_left_out() -> None:
 
 def test_a_retry_policy_that_is_set_stays() -> None:
     policy = RetryPolicy(kind=RetryKind.DELAYED, retries=3, delay=timedelta(seconds=1))
-    assert effective(with_batch(retry=policy), ANN, LIMITS).batch.retry == policy
+    assert effective(with_batch(retry=policy), ANN, LIMITS).spec.retry == policy
 
 
 def test_filling_in_twice_changes_nothing_more() -> None:
@@ -111,7 +116,8 @@ _maps: Final = st.dictionaries(_texts, _texts, max_size=3)
 _containers: Final = st.builds(
     Container,
     image=st.builds(Image, name=_texts, id=_texts),
-    resources=st.dictionaries(st.sampled_from(["cpu", "memory", "disk", "x"]), _texts),
+    resources=st.dictionaries(st.sampled_from([*KINDS, "x"]), _texts),
+    security_profile=st.dictionaries(st.sampled_from(["securityGroups", "iamProfile"]), _texts),
     parameters=_maps,
     entry_point=st.lists(_texts, max_size=2).map(tuple),
     command=st.lists(_texts, max_size=2).map(tuple),
@@ -123,10 +129,17 @@ _containers: Final = st.builds(
 @given(
     st.builds(
         JobDescriptor,
-        batch=st.builds(
+        spec=st.builds(
             BatchSpec,
             desired=st.integers(0, 2**32 - 1),
             runtime_limit=st.timedeltas(timedelta(0)),
+            container_id=_texts,
+        )
+        | st.builds(
+            ServiceSpec,
+            desired=st.integers(0, 2**32 - 1),
+            min=st.integers(0, 2**32 - 1),
+            max=st.integers(0, 2**32 - 1),
             container_id=_texts,
         ),
         owner=st.builds(Owner, owner_email=_texts, team_email=_texts),
@@ -143,5 +156,5 @@ def test_any_job_is_valid_or_refused_and_nothing_else(job: JobDescriptor) -> Non
         return
     assert all(each.text for each in violations)
     if not violations:
-        assert list(filled.containers) == [filled.batch.container_id]
-        assert 1 <= filled.batch.desired <= LIMITS.tasks_max
+        assert list(filled.containers) == [filled.spec.container_id]
+        assert 0 <= filled.spec.desired <= LIMITS.service_max

@@ -8,7 +8,10 @@ from tests.builders import START
 from titus_celery.adapters.inventory_resolver import InventoryResolver
 from titus_celery.adapters.memory_keyspace import MemoryKeyspace
 from titus_celery.adapters.registry import AgentStore
-from titus_celery.core.model import EngineId, Image
+from titus_celery.core.descriptor import Image
+from titus_celery.core.model import (
+    EngineId,
+)
 from titus_celery.errors import ImageMissing, Unavailable
 
 ONE, TWO, THREE = ("sha256:" + digit * 64 for digit in "123")

@@ -34,6 +34,7 @@ def test_a_new_job_has_a_queued_task_in_each_slot_and_wakes_control() -> None:
         descriptor=descriptor,
         created_by="ann",
         history=(StateChange(state=State.QUEUED, at=at(1)),),
+        slots_made=3,
     )
     tasks = tuple(task(made, slot) for slot in range(3))
     assert decision == Decision(job=made, tasks=tasks, commands=(Wake(),))
@@ -74,7 +75,7 @@ def test_what_is_over_is_not_killed(state: State) -> None:
 
 
 def test_a_job_whose_slots_all_ended_well_is_finished() -> None:
-    one = replace(job(), slots_ok=3)
+    one = replace(job(desired=3), slots_ok=3)
     assert jobs.settled(one, False, at(20)) == Decision(
         job=replace(
             one,

@@ -12,8 +12,9 @@ import pytest
 from tests.builders import agent, at, killed
 from tests.unit.slots import BOB, HOST_1, NEED, NOW, SPANS, a_job, due, in_state
 from titus_celery.core import lifecycle
-from titus_celery.core.decision import Decision, RunTask
+from titus_celery.core.decision import Company, Decision, RunTask
 from titus_celery.core.model import (
+    Address,
     AgentId,
     DeadlineKind,
     Dispatch,
@@ -48,7 +49,7 @@ STEPS: Final[dict[str, tuple[_Step, set[State]]]] = {
         {State.DISPATCHED},
     ),
     "running": (
-        lambda job, task, now: lifecycle.running(job, task, 1, "10.0.0.9", now),
+        lambda job, task, now: lifecycle.running(job, task, 1, Address(ip="10.0.0.9"), now),
         {State.STARTING},
     ),
     "ended well, by its agent": (
@@ -144,7 +145,7 @@ def test_dispatching_reserves_numbers_arms_and_sends() -> None:
         host="host-2",
         zone="z",
         region="r",
-        demand=NEED,
+        demand=NEED.demand,
     )
     after = replace(
         one,
@@ -156,6 +157,7 @@ def test_dispatching_reserves_numbers_arms_and_sends() -> None:
     assert lifecycle.dispatched(a_job(), one, to, NEED, NOW, SPANS) == Decision(
         tasks=(after,),
         room=to.capacity,
+        company=Company(),
         arm=(due(DeadlineKind.REPUBLISH, one, 63),),
         commands=(RunTask(one.id, one.job_id, order, "sha256:1"),),
     )
@@ -239,8 +241,10 @@ def test_no_killed_task_is_claimed() -> None:
 
 def test_from_running_the_limit_counts_and_control_gives_it_half_a_minute_more() -> None:
     one = in_state(State.STARTING)
-    after = replace(one, history=(*one.history, StateChange(state=State.RUNNING, at=NOW)), ip="10.0.0.9")
-    assert lifecycle.running(a_job(limit=100), one, 1, "10.0.0.9", NOW) == Decision(
+    after = replace(
+        one, history=(*one.history, StateChange(state=State.RUNNING, at=NOW)), address=Address(ip="10.0.0.9")
+    )
+    assert lifecycle.running(a_job(limit=100), one, 1, Address(ip="10.0.0.9"), NOW) == Decision(
         tasks=(after,),
         # 60 + 100 + 30
         arm=(due(DeadlineKind.LIMIT, one, 190),),
@@ -249,13 +253,13 @@ def test_from_running_the_limit_counts_and_control_gives_it_half_a_minute_more()
 
 
 def test_a_stale_order_makes_nothing_running() -> None:
-    assert lifecycle.running(a_job(), in_state(State.STARTING), 2, "", NOW).is_empty
+    assert lifecycle.running(a_job(), in_state(State.STARTING), 2, Address(ip=""), NOW).is_empty
 
 
 def test_a_container_that_started_before_the_kill_is_running_all_the_same() -> None:
     """It is the truth, and the agent looks for the intent right after."""
     one = replace(in_state(State.STARTING), kill=BOB)
-    (after,) = lifecycle.running(a_job(), one, 1, "", NOW).tasks
+    (after,) = lifecycle.running(a_job(), one, 1, Address(ip=""), NOW).tasks
     assert after.state is State.RUNNING
 
 

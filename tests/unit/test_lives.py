@@ -15,23 +15,27 @@ from hypothesis import strategies as st
 from tests.builders import START, agent, at, job, task
 from titus_celery.core import jobs, lifecycle, recovery
 from titus_celery.core.decision import Decision, TaskUpdated, change_of
-from titus_celery.core.lifecycle import Spans
-from titus_celery.core.model import (
-    Agent,
+from titus_celery.core.descriptor import (
     Demand,
+    RetryKind,
+    RetryPolicy,
+)
+from titus_celery.core.model import (
+    NO_ADDRESS,
+    Agent,
     Dispatch,
     Job,
     KillIntent,
-    RetryKind,
-    RetryPolicy,
     Task,
     TaskId,
 )
+from titus_celery.core.placement import Need
 from titus_celery.core.reasons import ENDS, Budget, Code, Reason
 from titus_celery.core.states import State
+from titus_celery.settings import Settings
 
-SPANS: Final = Spans(republish_after=timedelta(seconds=3), stuck_after=timedelta(minutes=12))
-NEED: Final = Demand(cpu_millis=100, memory_bytes=1)
+SPANS: Final = Settings().spans()
+NEED: Final = Need(demand=Demand(cpu_millis=100, memory_bytes=1))
 AGENTS: Final = (agent("host-1"), agent("host-2"))
 RETRIES: Final = 2
 INFRA_RETRIES: Final = 10
@@ -66,8 +70,8 @@ def new_slot(retries: int = RETRIES) -> Slot:
         delay_first=timedelta(seconds=1),
         delay=timedelta(minutes=1),
     )
-    batch = replace(plain.descriptor.batch, retry=policy)
-    of = replace(plain, descriptor=replace(plain.descriptor, batch=batch))
+    batch = replace(plain.descriptor.spec, retry=policy)
+    of = replace(plain, descriptor=replace(plain.descriptor, spec=batch))
     first = task(of)
     return Slot(of, {first.id: first}, {first.id: [first]})
 
@@ -98,7 +102,7 @@ def _claim(by: Agent, number: int) -> _Event:
 
 def _run(number: int) -> _Event:
     return lambda slot, one: slot.do(
-        one, lambda job, task, now: lifecycle.running(job, task, number, "", now)
+        one, lambda job, task, now: lifecycle.running(job, task, number, NO_ADDRESS, now)
     )
 
 
@@ -120,19 +124,22 @@ def _order(by: Agent, number: int) -> Dispatch:
         host=by.host,
         zone=by.zone,
         region=by.region,
-        demand=NEED,
+        demand=NEED.demand,
     )
 
 
 def _assert(by: Agent, number: int) -> _Event:
     order = _order(by, number)
-    return lambda slot, one: slot.do(one, lambda job, task, now: recovery.asserted(job, task, order, "", now))
+    return lambda slot, one: slot.do(
+        one, lambda job, task, now: recovery.asserted(job, task, order, NO_ADDRESS, now)
+    )
 
 
 def _end_again(by: Agent, number: int, code: Code) -> _Event:
     order = _order(by, number)
     return lambda slot, one: slot.do(
-        one, lambda job, task, now: recovery.ended_again(job, task, order, "", Reason(code), None, now)
+        one,
+        lambda job, task, now: recovery.ended_again(job, task, order, NO_ADDRESS, Reason(code), None, now),
     )
 
 
@@ -230,7 +237,7 @@ def _check_runs(slot: Slot) -> None:
     tasks = list(slot.tasks.values())
     assert [one.attempt for one in tasks] == list(range(1, len(tasks) + 1))
     assert len(tasks) <= RETRIES + 1 + INFRA_RETRIES
-    spent = [ENDS[one.reason.code].budget for one in tasks if one.state.is_final and one.reason]
+    spent = [ENDS[one.reason.code].batch for one in tasks if one.state.is_final and one.reason]
     assert spent.count(Budget.USER) <= RETRIES + 1
     assert spent.count(Budget.INFRA) <= INFRA_RETRIES + 1
     for before, after in pairwise(tasks):

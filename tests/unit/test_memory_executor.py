@@ -8,9 +8,22 @@ from datetime import timedelta
 import pytest
 
 from titus_celery.adapters.memory_executor import MemoryExecutor, Program, by_command
-from titus_celery.core.model import AgentId, Demand, Exit, JobId, TaskId
+from titus_celery.core.descriptor import Demand
+from titus_celery.core.engine import (
+    ContainerOrder,
+    Phase,
+)
+from titus_celery.core.model import (
+    AgentId,
+    Exit,
+    JobId,
+    TaskId,
+)
 from titus_celery.errors import EngineFault, StartRefused
-from titus_celery.ports import Chunk, ContainerOrder, Phase, Source
+from titus_celery.ports import (
+    Chunk,
+    Source,
+)
 
 TASK = TaskId("task-1")
 

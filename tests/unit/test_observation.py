@@ -11,15 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from titus_celery.core.decision import JobAdded, JobEnded, Notification, TaskUpdated
-from titus_celery.core.model import (
-    AgentId,
+from titus_celery.core.descriptor import (
     BatchSpec,
-    ClusterId,
     Demand,
+    JobDescriptor,
+)
+from titus_celery.core.model import (
+    Address,
+    AgentId,
+    ClusterId,
     Dispatch,
     EngineId,
     Job,
-    JobDescriptor,
     JobId,
     JobSummary,
     KillIntent,
@@ -42,7 +45,7 @@ def job(id: JobId = A, *, version: int = 1, end: State | None = None, app: str =
     return Job(
         id=id,
         cluster_id=ClusterId("c"),
-        descriptor=JobDescriptor(batch=BatchSpec(desired=1), app_name=app),
+        descriptor=JobDescriptor(spec=BatchSpec(desired=1), app_name=app),
         created_by="me",
         history=tuple(StateChange(state=each, at=NOON) for each in states),
         version=version,
@@ -229,7 +232,7 @@ DISPATCH = Dispatch(
     "change",
     [
         pytest.param(lambda t: replace(t, reason=Reason(Code.WAITING, "no room")), id="reason"),
-        pytest.param(lambda t: replace(t, ip="10.0.0.2"), id="ip"),
+        pytest.param(lambda t: replace(t, address=Address(ip="10.0.0.2")), id="ip"),
         pytest.param(lambda t: replace(t, dispatch=DISPATCH), id="agent"),
         pytest.param(lambda t: replace(t, infra_retries=1), id="system-resubmits"),
         pytest.param(lambda t: replace(t, history=task(A, 0, State.DISPATCHED).history), id="state"),

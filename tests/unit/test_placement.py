@@ -10,8 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.builders import START, agent, at
-from titus_celery.core.model import Agent, Capacity, Demand
-from titus_celery.core.placement import DEFAULT_QUEUE, Board
+from titus_celery.core.descriptor import Demand
+from titus_celery.core.model import (
+    Agent,
+    Capacity,
+)
+from titus_celery.core.placement import Board, Need
 
 GIB: Final = 2**30
 #: A minute after START leases of builders' agents are over; these tests look at START.
@@ -27,13 +31,13 @@ def an_agent(
     return replace(plain, **parts)
 
 
-def need(cpu: int = 1_000, memory: int = GIB) -> Demand:
-    return Demand(cpu_millis=cpu, memory_bytes=memory)
+def need(cpu: int = 1_000, memory: int = GIB, **parts: Any) -> Need:
+    return Need(demand=Demand(cpu_millis=cpu, memory_bytes=memory), **parts)
 
 
-def picked(*agents: Agent, demand: Demand | None = None) -> str:
+def picked(*agents: Agent, demand: Need | None = None) -> str:
     """The id of the agent that is chosen, or why there is none."""
-    choice = Board.of(agents, NOW).pick(DEFAULT_QUEUE, demand or need())
+    choice = Board.of(agents, NOW).pick(demand or need())
     return choice if isinstance(choice, str) else choice.id
 
 
@@ -147,41 +151,38 @@ def test_what_is_placed_is_off_the_room() -> None:
     board = Board.of([an_agent("a"), an_agent("b")], NOW)
     chosen = []
     for _ in range(9):
-        choice = board.pick(DEFAULT_QUEUE, need())
+        choice = board.pick(need())
         chosen.append(choice if isinstance(choice, str) else choice.id)
         if not isinstance(choice, str):
-            board.take(choice, need())
+            board.take(choice, need().demand)
     assert chosen == [*"aaaabbbb", "2 agents serve queue default: 2 lack cpu (needs 1 cores)"]
 
 
 def test_picking_takes_nothing() -> None:
     board = Board.of([an_agent(cpu=3_000)], NOW)
-    assert board.pick(DEFAULT_QUEUE, need()) == board.pick(DEFAULT_QUEUE, need()) == an_agent(cpu=3_000)
+    assert board.pick(need()) == board.pick(need()) == an_agent(cpu=3_000)
 
 
 def test_agents_on_one_engine_share_cpu_and_memory_but_not_slots() -> None:
     first, second = an_agent("a", engine="E"), an_agent("b", engine="E")
     board = Board.of([first, second], NOW)
-    board.take(first, need(cpu=3_000, memory=2 * GIB))
-    assert board.pick(DEFAULT_QUEUE, need(cpu=1_001, memory=1)) == (
+    board.take(first, need(cpu=3_000, memory=2 * GIB).demand)
+    assert board.pick(need(cpu=1_001, memory=1)) == (
         "2 agents serve queue default: 2 lack cpu (needs 1.001 cores)"
     )
-    assert board.pick(DEFAULT_QUEUE, need(cpu=1, memory=3 * GIB)) == (
+    assert board.pick(need(cpu=1, memory=3 * GIB)) == (
         "2 agents serve queue default: 2 lack memory (needs 3 GiB)"
     )
-    assert board.pick(DEFAULT_QUEUE, need(cpu=1, memory=1)) == replace(
-        first, used=Capacity(cpu_millis=3_000, memory_bytes=2 * GIB, slots=1)
-    )
+    taken = Capacity(cpu_millis=3_000, memory_bytes=2 * GIB, slots=1)
+    assert board.pick(need(cpu=1, memory=1)) == replace(first, used=taken, engine_tasks=1)
     board.drop(first)
-    assert board.pick(DEFAULT_QUEUE, need(cpu=1, memory=1)) == replace(
-        second, used=Capacity(cpu_millis=3_000, memory_bytes=2 * GIB, slots=0)
-    )
+    assert board.pick(need(cpu=1, memory=1)) == replace(second, used=replace(taken, slots=0), engine_tasks=1)
 
 
 def test_an_agent_that_others_filled_counts_as_full_not_as_gone() -> None:
     board = Board.of([an_agent()], NOW)
     board.drop(an_agent())
-    assert board.pick(DEFAULT_QUEUE, need()) == "1 agent serves queue default: 1 lacks cpu (needs 1 cores)"
+    assert board.pick(need()) == "1 agent serves queue default: 1 lacks a free slot"
 
 
 _capacities: Final = st.builds(
@@ -203,7 +204,7 @@ def test_no_host_is_ever_given_more_than_it_has(hosts: list[Capacity], demands: 
     board = Board.of(agents.values(), NOW)
     held: dict[str, list[Demand]] = {name: [] for name in agents}
     for demand in demands:
-        choice = board.pick(DEFAULT_QUEUE, demand)
+        choice = board.pick(Need(demand=demand))
         if isinstance(choice, str):
             continue
         board.take(choice, demand)

@@ -6,7 +6,7 @@ from typing import Final
 
 import pytest
 
-from titus_celery.core.reasons import ENDS, Budget, Code, End, Reason
+from titus_celery.core.reasons import ENDS, Budget, Code, Reason
 from titus_celery.core.states import State
 
 #: code on the wire, final state, whose retries (docs/semantics.md A7, A8).
@@ -27,7 +27,7 @@ ENDINGS: Final = [
 
 @pytest.mark.parametrize(("code", "state", "budget"), ENDINGS)
 def test_an_end_has_its_state_and_its_budget(code: str, state: State, budget: Budget) -> None:
-    assert ENDS[Code(code)] == End(state, budget)
+    assert (ENDS[Code(code)].state, ENDS[Code(code)].batch) == (state, budget)
 
 
 def test_every_code_but_waiting_ends_a_task() -> None:

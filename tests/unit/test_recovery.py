@@ -10,7 +10,17 @@ import pytest
 from tests.builders import agent, at, dispatched, killed
 from tests.unit.slots import BOB, NOW, a_job, due, in_state
 from titus_celery.core.decision import Decision, RunTask
-from titus_celery.core.model import AgentId, DeadlineKind, Dispatch, EngineId, Exit, StateChange, Task
+from titus_celery.core.model import (
+    NO_ADDRESS,
+    Address,
+    AgentId,
+    DeadlineKind,
+    Dispatch,
+    EngineId,
+    Exit,
+    StateChange,
+    Task,
+)
 from titus_celery.core.reasons import Code, Reason
 from titus_celery.core.recovery import Standing, asserted, ended_again, standing, taken_over
 from titus_celery.core.states import State
@@ -121,7 +131,7 @@ def test_a_container_that_runs_is_told_whatever_was_forgotten(state: State) -> N
     one = in_state(state)
     if state is State.QUEUED:
         assert one.dispatch is None
-    decision = asserted(a_job(limit=100), one, the_order(), "10.0.0.9", NOW)
+    decision = asserted(a_job(limit=100), one, the_order(), Address(ip="10.0.0.9"), NOW)
     if state is State.RUNNING:
         assert decision == Decision(why="the record says so")
         return
@@ -130,7 +140,7 @@ def test_a_container_that_runs_is_told_whatever_was_forgotten(state: State) -> N
     assert after.history[len(one.history) :] == tuple(
         StateChange(state=each, at=NOW) for each in OPEN if each > state
     )
-    assert (after.dispatch, after.dispatches, after.ip) == (the_order(), 1, "10.0.0.9")
+    assert (after.dispatch, after.dispatches, after.address.ip) == (the_order(), 1, "10.0.0.9")
     # 60 + 100 + 30
     assert decision.arm == (due(DeadlineKind.LIMIT, one, 190),)
     assert (
@@ -149,15 +159,15 @@ def test_a_container_that_runs_is_told_whatever_was_forgotten(state: State) -> N
 def test_a_hand_over_that_was_forgotten_is_told_by_the_heir() -> None:
     """The record still names the agent that is gone, under the number before."""
     heir = replace(the_order(), number=2, agent_id=AgentId("host-1b"))
-    (after,) = asserted(a_job(), in_state(State.RUNNING), heir, "10.0.0.9", NOW).tasks
+    (after,) = asserted(a_job(), in_state(State.RUNNING), heir, Address(ip="10.0.0.9"), NOW).tasks
     assert (after.dispatch, after.dispatches, after.state) == (heir, 2, State.RUNNING)
 
 
 @pytest.mark.parametrize("state", OVER)
 def test_what_is_over_stays_over_whatever_runs(state: State) -> None:
     """P4."""
-    assert asserted(a_job(), in_state(state), the_order(), "", NOW).is_empty
-    assert ended_again(a_job(), in_state(state), the_order(), "", LOST, None, NOW).is_empty
+    assert asserted(a_job(), in_state(state), the_order(), NO_ADDRESS, NOW).is_empty
+    assert ended_again(a_job(), in_state(state), the_order(), NO_ADDRESS, LOST, None, NOW).is_empty
 
 
 @pytest.mark.parametrize("state", LIVE)
@@ -175,14 +185,14 @@ def test_who_lost_the_order_says_nothing_about_the_task(
 ) -> None:
     """A number that was forgotten is given again: it alone does not make the order ours."""
     one = held_by(in_state(state), number, host, engine)
-    assert asserted(a_job(), one, the_order(), "10.0.0.1", NOW).is_empty
-    assert ended_again(a_job(), one, the_order(), "", FAILED, Exit(code=3), NOW).is_empty
+    assert asserted(a_job(), one, the_order(), Address(ip="10.0.0.1"), NOW).is_empty
+    assert ended_again(a_job(), one, the_order(), NO_ADDRESS, FAILED, Exit(code=3), NOW).is_empty
 
 
 @pytest.mark.parametrize("state", OPEN)
 def test_an_end_is_told_with_all_that_was_forgotten_before_it(state: State) -> None:
     one = in_state(state)
-    decision = ended_again(a_job(), one, the_order(), "10.0.0.9", FAILED, Exit(code=3), NOW)
+    decision = ended_again(a_job(), one, the_order(), Address(ip="10.0.0.9"), FAILED, Exit(code=3), NOW)
     (after,) = decision.tasks
     assert [step.state for step in after.history] == [*OPEN, State.FAILED]
     assert (after.reason, after.exit, after.dispatch) == (FAILED, Exit(code=3), the_order())
@@ -197,7 +207,7 @@ def test_an_end_is_told_with_all_that_was_forgotten_before_it(state: State) -> N
 
 def test_a_kill_that_was_not_forgotten_leaves_nothing_to_try_again() -> None:
     one = dispatched(in_state(State.QUEUED), agent())
-    decision = ended_again(killed(a_job()), one, the_order_of(one), "", FAILED, Exit(code=3), NOW)
+    decision = ended_again(killed(a_job()), one, the_order_of(one), NO_ADDRESS, FAILED, Exit(code=3), NOW)
     assert decision.tasks[0].retry_at is None
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from titus_celery.core.model import Demand
+from titus_celery.core.descriptor import Demand
 from titus_celery.core.resources import cpu_millis, demand, memory_bytes
 
 MEMORY: Final = [

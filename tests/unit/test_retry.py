@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import pytest
@@ -11,9 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.builders import at, dispatched, job, moved, task
-from titus_celery.core.model import RetryKind, RetryPolicy, Task
+from titus_celery.core import retry
+from titus_celery.core.descriptor import BatchSpec, RetryKind, RetryPolicy
+from titus_celery.core.model import (
+    Task,
+)
 from titus_celery.core.reasons import Code
-from titus_celery.core.retry import Plan, plan
+from titus_celery.core.retry import Plan
 from titus_celery.core.states import State
 
 MANY: Final = 2**32 - 1
@@ -21,6 +25,11 @@ MANY: Final = 2**32 - 1
 
 def seconds(count: float) -> timedelta:
     return timedelta(seconds=count)
+
+
+def plan(policy: RetryPolicy, one: Task, code: Code, ended: datetime) -> Plan | None:
+    """What follows for a batch job with this policy."""
+    return retry.plan(BatchSpec(desired=1, retry=policy), one, code, ended)
 
 
 def run(*, up: float | None = 10, end: float = 20, **counts: Any) -> Task:
@@ -110,7 +119,12 @@ def test_a_retry_counts_one_of_the_owner_and_none_of_ours() -> None:
     ],
 )
 def test_backoff_begins_anew_after_a_healthy_run(ran: float, expected: float) -> None:
-    again = plan(BACKOFF, run(up=10, end=10 + ran, user_retries=3, backoff_step=3), Code.FAILED, at(10 + ran))
+    again = plan(
+        BACKOFF,
+        run(up=10, end=10 + ran, user_retries=3, backoff_step=3),
+        Code.FAILED,
+        at(10 + ran),
+    )
     assert again is not None
     assert again.delay == seconds(expected)
 
@@ -122,16 +136,34 @@ def test_time_that_was_not_running_makes_no_run_healthy() -> None:
 
 
 def test_after_a_healthy_run_doubling_goes_on_from_one() -> None:
-    again = plan(BACKOFF, run(up=0, end=300, user_retries=7, backoff_step=7), Code.FAILED, at(300))
+    again = plan(
+        BACKOFF,
+        run(up=0, end=300, user_retries=7, backoff_step=7),
+        Code.FAILED,
+        at(300),
+    )
     assert again == Plan(seconds(1), user_retries=8, infra_retries=0, backoff_step=1)
 
 
 def test_a_healthy_run_gives_no_retry_back() -> None:
-    assert plan(replace(BACKOFF, retries=1), run(up=0, end=400, user_retries=1), Code.FAILED, at(400)) is None
+    assert (
+        plan(
+            replace(BACKOFF, retries=1),
+            run(up=0, end=400, user_retries=1),
+            Code.FAILED,
+            at(400),
+        )
+        is None
+    )
 
 
 def test_delayed_takes_the_later_delay_after_a_healthy_run_too() -> None:
-    again = plan(DELAYED, run(up=0, end=400, user_retries=1, backoff_step=1), Code.FAILED, at(400))
+    again = plan(
+        DELAYED,
+        run(up=0, end=400, user_retries=1, backoff_step=1),
+        Code.FAILED,
+        at(400),
+    )
     assert again is not None
     assert again.delay == seconds(7)
 
@@ -185,7 +217,12 @@ _spans: Final = st.one_of(
 def test_no_policy_overflows_or_waits_for_more_than_a_year(
     policy: RetryPolicy, step: int, used: int, code: Code
 ) -> None:
-    again = plan(policy, run(user_retries=used, infra_retries=min(used, 9), backoff_step=step), code, at(20))
+    again = plan(
+        policy,
+        run(user_retries=used, infra_retries=min(used, 9), backoff_step=step),
+        code,
+        at(20),
+    )
     if again is None:
         assert code is Code.FAILED
         assert used >= policy.retries

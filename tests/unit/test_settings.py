@@ -68,7 +68,8 @@ def test_a_name_like_none_is_refused_without_a_guess() -> None:
     ("name", "text", "why"),
     [
         ("TITUS_SLOTS", "0", "must be at least 1"),
-        ("TITUS_SLOTS", "-3", "must be at least 1"),
+        ("TITUS_SLOTS", "-3", "must not be negative"),
+        ("TITUS_DISK_MB", "-1", "must not be negative"),
         ("TITUS_SLOTS", "many", "invalid literal"),
         ("TITUS_SLOTS", "1.5", "invalid literal"),
         ("TITUS_SLOTS", "", "invalid literal"),

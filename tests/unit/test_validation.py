@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any, Final
+from typing import Final
 
 import pytest
 
@@ -17,12 +17,14 @@ from tests.unit.descriptors import (
     with_owner,
     with_resources,
 )
-from titus_celery.core.model import (
+from titus_celery.core.descriptor import (
     BatchSpec,
     Constraints,
     Container,
     Image,
     JobDescriptor,
+    ScalingPolicy,
+    ServiceSpec,
 )
 from titus_celery.errors import Unsupported, Violation
 
@@ -55,7 +57,15 @@ FINE: Final = {
     "soft and hard wishes that wish nothing": with_container(
         soft_constraints=Constraints(), hard_constraints=Constraints()
     ),
-    "a security profile": with_container(security_profile={"securityGroups": "sg-1"}),
+    "a security profile": with_container(
+        security_profile={"securityGroups": "sg-1, sg-b2", "iamProfile": "p", "mine": "x y"}
+    ),
+    "what Spinnaker sends": with_resources(disk="2000MB", network="128Mbps", gpu="1", ports="80,443"),
+    "an address of its own": with_resources(allocateIP="TRUE"),
+    "a parameter": with_container(parameters={"mine": "1"}),
+    "a wish": with_container(hard_constraints=Constraints(constraints={"UNIQUEHOST": ""})),
+    "a service of nothing": replace(VALID, spec=ServiceSpec(desired=0, container_id="main")),
+    "a service of the most": replace(VALID, spec=ServiceSpec(desired=2_000, container_id="main")),
 }
 
 
@@ -142,13 +152,42 @@ RULES: Final[list[tuple[JobDescriptor, str, str]]] = [
         "containers[main].resources[memory]",
         "'1 horse' has the unknown unit 'horse'; use MB, GB, MiB or GiB",
     ),
-    *(
-        (
-            with_resources(**{kind: "1"}),
-            f"containers[main].resources[{kind}]",
-            "is not enforced by this release; leave it out",
-        )
-        for kind in ("disk", "network", "gpu", "ports", "allocateIP", "eni")
+    (
+        with_resources(eni="1"),
+        "containers[main].resources[eni]",
+        "cannot be had on Docker hosts; leave it out",
+    ),
+    (
+        with_resources(disk="640000.1MB"),
+        "containers[main].resources[disk]",
+        "640000.1MB is too much; the most is 640000MB",
+    ),
+    (
+        with_resources(network="6001"),
+        "containers[main].resources[network]",
+        "6001 is too much; the most is 6000Mbps",
+    ),
+    (with_resources(gpu="17"), "containers[main].resources[gpu]", "17 is too much; the most is 16"),
+    (with_resources(gpu="0.5"), "containers[main].resources[gpu]", "'0.5' is not a whole number of GPUs"),
+    (
+        with_resources(ports="80,x"),
+        "containers[main].resources[ports]",
+        "'x' is not a port from 1 to 65535",
+    ),
+    (
+        with_resources(allocateIP="yes"),
+        "containers[main].resources[allocateIP]",
+        "'yes' is neither true nor false",
+    ),
+    (
+        with_container(security_profile={"securityGroups": "sg-1,group"}),
+        "containers[main].securityProfile[securityGroups]",
+        "'group' is not a security group such as sg-1",
+    ),
+    (
+        with_container(security_profile={"iamProfile": "a b"}),
+        "containers[main].securityProfile[iamProfile]",
+        "holds a blank",
     ),
     (
         # One part and its separator.
@@ -219,7 +258,7 @@ def test_a_job_without_containers_breaks_two_rules() -> None:
 def test_everything_wrong_is_found_at_once() -> None:
     bad = Container(
         image=Image(),
-        resources={"cpu": "x", "memory": "1b", "disk": "1"},
+        resources={"cpu": "x", "memory": "1b", "disk": "z"},
         entry_point=("a\0", "b"),
         command=("c\0",),
         env={"=": "", "B": "\0"},
@@ -228,15 +267,15 @@ def test_everything_wrong_is_found_at_once() -> None:
         hard_constraints=Constraints(expression="h"),
     )
     job = JobDescriptor(
-        batch=BatchSpec(desired=5_000, runtime_limit=timedelta(days=11), container_id="z"),
+        spec=BatchSpec(desired=5_000, runtime_limit=timedelta(days=11), container_id="z"),
         labels={"": "", "titus": ""},
         containers={"a": bad, "b": bad},
     )
     ours = (
         "image",
-        "resources[disk]",
         "resources[cpu]",
         "resources[memory]",
+        "resources[disk]",
         "entryPoint",
         "command",
         "env[=]",
@@ -261,27 +300,17 @@ def test_everything_wrong_is_found_at_once() -> None:
 # ------------------------------------------------------------------------------------------ unsupported
 
 
-@pytest.mark.parametrize(
-    ("parts", "what"),
-    [
-        ({"parameters": {"mine": "1"}}, "containers[main].parameters"),
-        (
-            {"soft_constraints": Constraints(constraints={"uniqueHost": "true"})},
-            "containers[main].softConstraints",
-        ),
-        (
-            {"hard_constraints": Constraints(constraints={"uniqueHost": "true"})},
-            "containers[main].hardConstraints",
-        ),
-    ],
-)
-def test_what_this_release_lacks_is_refused_by_name(parts: dict[str, Any], what: str) -> None:
+SCALING: Final = ScalingPolicy(condition="avg(CPUUtilization) > 80%", action="addInstances 1")
+
+
+def test_what_this_release_lacks_is_refused_by_name() -> None:
     with pytest.raises(Unsupported) as refusal:
-        found(with_container(**parts))
-    assert str(refusal.value) == f"{what} is not supported by this release"
+        found(replace(VALID, spec=ServiceSpec(desired=1, scaling=(SCALING,), container_id="main")))
+    assert str(refusal.value) == (
+        "service.scalingPolices (to have them acted on) is not supported by this release"
+    )
 
 
 def test_what_is_wrong_is_told_before_what_is_lacking() -> None:
-    assert [each.field for each in found(with_container(parameters={"a": "1"}, image=Image()))] == [
-        "containers[main].image"
-    ]
+    spec = ServiceSpec(desired=1, scaling=(SCALING,), container_id="other")
+    assert [each.field for each in found(replace(VALID, spec=spec))] == ["service.containerId"]

@@ -69,7 +69,7 @@ def _made(hint: Any) -> _Form:
         return _form(hint.__supertype__)
     origin, args = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        return _optional(args)
+        return _optional(args) if type(None) in args else _one_of(args)
     if origin is tuple:
         item = _form(args[0])
         return _Form(lambda value: [item.dump(one) for one in value], lambda raw: tuple(map(item.load, raw)))
@@ -88,6 +88,17 @@ def _optional(args: tuple[Any, ...]) -> _Form:
         lambda value: None if value is None else some.dump(value),
         lambda raw: None if raw is None else some.load(raw),
     )
+
+
+def _one_of(kinds: tuple[Any, ...]) -> _Form:
+    """A value of one of several classes, told apart by the class's name."""
+    forms = {kind.__name__: _form(kind) for kind in kinds}
+
+    def load(raw: Any) -> Any:
+        ((name, body),) = raw.items()
+        return forms[name].load(body)
+
+    return _Form(lambda value: {type(value).__name__: forms[type(value).__name__].dump(value)}, load)
 
 
 def _mapping(item: _Form) -> _Form:

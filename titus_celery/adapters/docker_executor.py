@@ -7,8 +7,9 @@ repeated.
 
 from __future__ import annotations
 
+import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -25,9 +26,19 @@ from requests.exceptions import RequestException
 from titus_celery.adapters import docker_records as records
 from titus_celery.adapters.docker_events import EngineEvents, bottom_of
 from titus_celery.adapters.docker_output import CHUNK_BYTES, Transcript
+from titus_celery.adapters.docker_pull import Pulls
+from titus_celery.core.engine import (
+    ContainerOrder,
+    EngineFacts,
+    Phase,
+    Seen,
+    Started,
+)
 from titus_celery.core.model import Exit, TaskId
 from titus_celery.errors import EngineFault, ImageMissing, StartRefused
-from titus_celery.ports import Chunk, ContainerOrder, EngineFacts, Phase, Seen, Started
+from titus_celery.ports import (
+    Chunk,
+)
 
 __all__ = ["DockerExecutor"]
 
@@ -67,7 +78,9 @@ class DockerExecutor:
     its companions decides, else the default socket. EngineFault if no engine answers there.
     """
 
-    def __init__(self, base_url: str | None = None) -> None:
+    def __init__(self, base_url: str | None = None, *, publish_on: str = records.LOOPBACK) -> None:
+        """*publish_on*: the address of the host on which ports of containers are published."""
+        self._publish_on = publish_on
         try:
             where: dict[str, Any] = {"base_url": base_url} if base_url else kwargs_from_env()
             where |= {"timeout": _ANSWER_SECONDS, "max_pool_size": _CONNECTIONS}
@@ -82,6 +95,7 @@ class DockerExecutor:
         # An engine that stops goes on serving the connections it has, and refuses new ones.
         self._fresh.headers["Connection"] = "close"
         self._events = EngineEvents(self._fresh, _ANSWER_SECONDS)
+        self._pulls = Pulls(self._client)
 
     def close(self) -> None:
         """Let go of the connections; whoever still waits on one gets an EngineFault or its answer."""
@@ -95,12 +109,18 @@ class DockerExecutor:
             info = self._client.info()
             if (now := records.instant(info["SystemTime"])) is not None:
                 self._events.set_clock(now)
-            return records.facts_of(info, self._client.api_version)
+            return records.facts_of(info, self._client.api_version, _disk_of(info))
 
     def images(self) -> Mapping[str, str]:
         """See `Executor.images`; also each name@digest."""
         with _engine("listing images"):
             return records.images_of(self._client.images())
+
+    def fetch(self, image_id: str, keep_on: Callable[[], bool]) -> None:
+        """See `Executor.fetch`."""
+        if "@" in image_id:
+            with _engine(f"fetching {image_id}"):
+                self._pulls.fetch(image_id, keep_on)
 
     def create(self, order: ContainerOrder) -> None:
         """See `Executor.create`. EngineFault if a container that is not ours has the name."""
@@ -134,7 +154,7 @@ class DockerExecutor:
             at = records.instant(container["State"]["StartedAt"])
             if at is None:
                 raise EngineFault(doing, "the engine does not say when it started")
-            return Started(str(container["Id"]), at, records.ip_of(container))
+            return Started(str(container["Id"]), at, records.address_of(container))
 
     def wait(self, task_id: TaskId) -> Exit | None:
         """See `Executor.wait`. One that was not started yet is waited for, too.
@@ -200,6 +220,11 @@ class DockerExecutor:
             container = self._find(task_id)
             return None if container is None else records.seen_of(container)
 
+    def disk_used(self, task_id: TaskId) -> int:
+        """See `Executor.disk_used`; the engine walks through the files for it."""
+        with _engine(f"measuring {task_id}"), self._ask("GET", task_id, "json", {"size": "1"}) as answer:
+            return int(answer.json().get("SizeRw") or 0) if answer.ok else 0
+
     def seen(self, installation: str) -> Sequence[Seen]:
         """See `Executor.seen`; costs one request per container."""
         with _engine("listing containers"):
@@ -224,7 +249,7 @@ class DockerExecutor:
     def _made(self, order: ContainerOrder, doing: str) -> bool:
         """Whether the task has a container now; False if its name cannot be had yet."""
         try:
-            self._client.create_container_from_config(records.config(order), order.task_id)
+            self._client.create_container_from_config(records.config(order, self._publish_on), order.task_id)
         except NotFound as error:
             raise ImageMissing(order.image_id) from error
         except APIError as error:
@@ -302,6 +327,14 @@ class DockerExecutor:
             if answer.status_code not in (_ABSENT, _CONFLICT):
                 answer.raise_for_status()
             yield answer
+
+
+def _disk_of(info: Mapping[str, Any]) -> int:
+    """Bytes of the file system that containers write to; 0 if it is another machine's."""
+    try:
+        return shutil.disk_usage(info["DockerRootDir"]).total
+    except OSError:
+        return 0
 
 
 @contextmanager

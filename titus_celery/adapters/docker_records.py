@@ -11,12 +11,19 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from titus_celery.core.model import AgentId, Capacity, EngineId, Exit, TaskId
-from titus_celery.ports import ContainerOrder, EngineFacts, Phase, Seen
+from titus_celery.core.engine import (
+    ContainerOrder,
+    EngineFacts,
+    Phase,
+    Seen,
+)
+from titus_celery.core.model import Address, AgentId, Capacity, EngineId, Exit, Port, TaskId
 
 __all__ = [
     "INSTALLATION",
     "LOG",
+    "LOOPBACK",
+    "address_of",
     "config",
     "exit_of",
     "facts_of",
@@ -45,6 +52,9 @@ LOG: Final = {
     "Config": {"mode": "blocking", "max-size": "1000g", "max-file": "1", "compress": "false"},
 }
 
+#: Where ports are published unless an operator decides otherwise.
+LOOPBACK: Final = "127.0.0.1"
+
 #: The engine counts cpu in billionths of a core, we in thousandths.
 _NANO_PER_MILLI: Final = 1_000_000
 _MILLIS_PER_CPU: Final = 1_000
@@ -70,8 +80,8 @@ _PHASES: Final[Mapping[str, Phase]] = {
 }
 
 
-def config(order: ContainerOrder) -> dict[str, Any]:
-    """What to ask the engine for. What is empty is left to the image."""
+def config(order: ContainerOrder, publish_on: str = LOOPBACK) -> dict[str, Any]:
+    """What to ask the engine for; ports are published on this address. What is empty is left to the image."""
     memory = order.demand.memory_bytes
     asked: dict[str, Any] = {
         "Image": order.image_id,
@@ -91,13 +101,38 @@ def config(order: ContainerOrder) -> dict[str, Any]:
             "MemorySwap": memory,
             "SecurityOpt": ["no-new-privileges"],
             "LogConfig": LOG,
+            **_extras(order, publish_on),
         },
     }
+    if order.demand.ports:
+        asked["ExposedPorts"] = {f"{port}/tcp": {} for port in order.demand.ports}
     if order.entry_point:
         asked["Entrypoint"] = list(order.entry_point)
     if order.command:
         asked["Cmd"] = list(order.command)
     return asked
+
+
+def _extras(order: ContainerOrder, publish_on: str) -> dict[str, Any]:
+    """The parts of a host's configuration that most containers do without."""
+    extras: dict[str, Any] = {}
+    if order.demand.ports:
+        # The engine picks a free port of the host for each.
+        anywhere = [{"HostIp": publish_on, "HostPort": ""}]
+        extras["PortBindings"] = {f"{port}/tcp": anywhere for port in order.demand.ports}
+    if order.gpus:
+        extras["DeviceRequests"] = [{"DeviceIDs": list(order.gpus), "Capabilities": [["gpu"]]}]
+    if order.volumes:
+        extras["Mounts"] = [
+            {
+                "Type": "bind" if volume.source.startswith("/") else "volume",
+                "Source": volume.source,
+                "Target": volume.target,
+                "ReadOnly": volume.read_only,
+            }
+            for volume in order.volumes
+        ]
+    return extras
 
 
 def is_ours(container: Mapping[str, Any], task_id: TaskId) -> bool:
@@ -137,6 +172,17 @@ def ip_of(container: Mapping[str, Any]) -> str:
     return next((str(net["IPAddress"]) for net in networks.values() if net.get("IPAddress")), "")
 
 
+def address_of(container: Mapping[str, Any]) -> Address:
+    """Where it can be reached, if it runs."""
+    published = container["NetworkSettings"].get("Ports") or {}
+    ports = (
+        Port(inside=int(port.partition("/")[0]), outside=int(bindings[0]["HostPort"]))
+        for port, bindings in published.items()
+        if bindings
+    )
+    return Address(ip=ip_of(container), ports=tuple(sorted(ports, key=lambda port: port.inside)))
+
+
 def seen_of(container: Mapping[str, Any]) -> Seen | None:
     """Our view of an inspected container; None if it lacks what each of ours has."""
     labels, phase = _labels(container), phase_of(container)
@@ -154,19 +200,22 @@ def seen_of(container: Mapping[str, Any]) -> Seen | None:
         phase=phase,
         exit=exit_of(container),
         started_at=instant(container["State"]["StartedAt"]),
-        ip=ip_of(container),
+        address=address_of(container),
     )
 
 
-def facts_of(info: Mapping[str, Any], api_version: str) -> EngineFacts:
-    """The engine's description of itself."""
+def facts_of(info: Mapping[str, Any], api_version: str, disk_bytes: int = 0) -> EngineFacts:
+    """The engine's description of itself; how large its disk is, it does not say."""
     return EngineFacts(
         id=_engine_id(info),
         name=str(info["Name"]),
         version=str(info["ServerVersion"]),
         api_version=api_version,
         capacity=Capacity(
-            cpu_millis=int(info["NCPU"]) * _MILLIS_PER_CPU, memory_bytes=int(info["MemTotal"]), slots=0
+            cpu_millis=int(info["NCPU"]) * _MILLIS_PER_CPU,
+            memory_bytes=int(info["MemTotal"]),
+            slots=0,
+            disk_bytes=disk_bytes,
         ),
     )
 

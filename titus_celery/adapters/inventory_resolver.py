@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from titus_celery.core.model import Image
+from titus_celery.core.descriptor import Image
 from titus_celery.errors import ImageMissing, Unavailable
 from titus_celery.ports import AgentRegistry
 

@@ -9,10 +9,10 @@ import re
 from typing import Final
 
 from titus_celery.adapters.keyspace import from_ms
-from titus_celery.core.model import AgentId, Deadline, DeadlineKind, EngineId, JobId, Task, TaskId
+from titus_celery.core.model import Deadline, DeadlineKind, JobId, Task, TaskId
 from titus_celery.errors import NotFound, SettingsError
 
-__all__ = ["Keys", "deadline_member", "deadline_of", "ledger_fields", "queued_member", "queued_task"]
+__all__ = ["Keys", "deadline_member", "deadline_of", "queued_member", "queued_task"]
 
 _PLAIN_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 #: A task id is `<job id>-<slot>-<attempt>` (docs/semantics.md A9).
@@ -39,6 +39,7 @@ class Keys:
         self.ledger = prefix + "ledger"
         self.agents = prefix + "agents"
         self.engines = prefix + "engines"
+        self.inventories = prefix + "inventories"
         self.kept = prefix + "kept"
 
     def job(self, job_id: str) -> str:
@@ -52,6 +53,10 @@ class Keys:
     def done(self, job_id: JobId) -> str:
         """The job's other tasks by end (ms)."""
         return f"{self.job(job_id)}:done"
+
+    def spread(self, job_id: JobId) -> str:
+        """How many of the job's tasks hold room on each engine."""
+        return f"{self.job(job_id)}:spread"
 
     def task(self, task_id: str) -> str:
         """The task's hash."""
@@ -102,11 +107,6 @@ def _plain(kind: str, id: str) -> str:
     if not _PLAIN_ID.fullmatch(id):
         raise NotFound(kind, id)
     return id
-
-
-def ledger_fields(agent_id: AgentId, engine_id: EngineId) -> tuple[str, str, str]:
-    """Where the ledger counts the engine's cpu and memory, and the agent's slots."""
-    return f"cpu:{engine_id}", f"memory:{engine_id}", f"slots:{agent_id}"
 
 
 def queued_member(task: Task) -> str:

@@ -12,8 +12,8 @@ from datetime import timedelta
 from typing import Final
 
 from titus_celery.adapters import keyspace as ks
-from titus_celery.adapters import records
-from titus_celery.adapters.keys import Keys, deadline_member, ledger_fields, queued_member
+from titus_celery.adapters import ledger, records
+from titus_celery.adapters.keys import Keys, deadline_member, queued_member
 from titus_celery.core.decision import Change, TaskChange
 from titus_celery.core.jobs import ARCHIVE_AFTER
 from titus_celery.core.model import AgentId, DeadlineKind, StateChange
@@ -49,6 +49,9 @@ def plan(keys: Keys, change: Change) -> Plan:
         writes += part[1]
     writes += _progress(keys, change)
     writes += _deadlines(keys, change)
+    if change.job_after and change.job_after.state.is_final:
+        # Last: what the change itself gives back is counted there, too.
+        writes.append(ks.Delete(keys.spread(change.job_id), ks.Kind.HASH))
     writes += (ks.Append(keys.log, records.entry_fields(heard), LOG_KEPT) for heard in change.notifications)
     return checks, writes
 
@@ -75,6 +78,7 @@ def _job(keys: Keys, change: Change) -> Plan:
         if change.tasks or after:
             checks.append(ks.AtMost(key, records.STATE, 0, _LAST_OPEN_STATE, what))
         if after:
+            checks.append(ks.FieldIs(key, records.VERSION, str(before.version), what))
             writes.append(ks.HashSet(key, records.job_fields(before, after)))
             writes.append(ks.HashRaise(key, records.STATE, after.state, _times(after.history)))
     if after and after.state.is_final:
@@ -111,15 +115,15 @@ def _room(keys: Keys, change: Change) -> Plan:
     """Reservations follow from which tasks hold room, so that each is made and released exactly once."""
     # By field alone: a task that moves between two agents of one engine changes nothing of the engine.
     deltas: Counter[str] = Counter()
+    spread: Counter[str] = Counter()
     takers: dict[str, AgentId] = {}
     writes: list[ks.Write] = []
     for task in change.tasks:
         old, new = task.before.holds if task.before else None, task.after.holds
         for dispatch, sign in ((old, -1), (new, 1)):
             if dispatch:
-                taken = (dispatch.demand.cpu_millis, dispatch.demand.memory_bytes, 1)
-                fields = ledger_fields(dispatch.agent_id, dispatch.engine_id)
-                for field, amount in zip(fields, taken, strict=True):
+                spread[dispatch.engine_id] += sign
+                for field, amount in ledger.taken(dispatch).items():
                     deltas[field] += sign * amount
                     if sign > 0:
                         takers[field] = dispatch.agent_id
@@ -128,21 +132,38 @@ def _room(keys: Keys, change: Change) -> Plan:
         if new and not (old and new.agent_id == old.agent_id):
             since = ks.to_ms(task.after.history[-1].at)
             writes.append(ks.SetAdd(keys.agent_tasks(new.agent_id), task.after.id, since))
-    checks: list[ks.Check] = []
+    checks = list(_company(keys, change))
     for field, delta in deltas.items():
-        if delta > 0:
-            limit, what = _limit(change, field), f"agent {takers[field]}"
-            checks.append(ks.AtMost(keys.ledger, field, delta, limit, what, room=True))
+        if delta > 0 and (most := _limit(change, field)) is not None:
+            checks.append(ks.AtMost(keys.ledger, field, delta, most, f"agent {takers[field]}", room=True))
         if delta:
             writes.append(ks.HashAdd(keys.ledger, field, delta))
+    writes += (
+        ks.HashAdd(keys.spread(change.job_id), engine, delta) for engine, delta in spread.items() if delta
+    )
     return checks, writes
 
 
-def _limit(change: Change, field: str) -> int:
+def _company(keys: Keys, change: Change) -> Iterator[ks.Check]:
+    """That the other tasks on the engine are still such as the dispatch of this one asks for."""
+    if (company := change.company) is None:
+        return
+    for order in (task.after.holds for task in change.tasks):
+        if order:
+            engine, what = order.engine_id, f"agent {order.agent_id}"
+            own_exclusive = company.own if company.is_exclusive else 0
+            exclusive = ledger.exclusive_field(engine)
+            yield ks.AtMost(keys.ledger, exclusive, 0, own_exclusive, what, room=True)
+            if company.is_exclusive:
+                yield ks.AtMost(keys.ledger, ledger.tasks_field(engine), 0, company.own, what, room=True)
+            if company.is_unique:
+                yield ks.AtMost(keys.spread(change.job_id), engine, 0, 0, what, room=True)
+
+
+def _limit(change: Change, field: str) -> int | None:
     if change.room is None:
         raise ValueError(f"job {change.job_id}: who reserves must say how much room there is")
-    room = {"cpu": change.room.cpu_millis, "memory": change.room.memory_bytes, "slots": change.room.slots}
-    return room[field.partition(":")[0]]
+    return ledger.limit(change.room, field)
 
 
 def _progress(keys: Keys, change: Change) -> Iterator[ks.Write]:
@@ -155,7 +176,8 @@ def _progress(keys: Keys, change: Change) -> Iterator[ks.Write]:
         if task.after.history != known:
             for level, at in _times(task.after.history).items():
                 reached[level] = min(at, reached.get(level, at))
-        if _closes(task) and not task.after.replaced_by:
+        # A slot that a service no longer wants is not over: it is gone.
+        if _closes(task) and not (task.after.replaced_by or task.after.is_surplus):
             ok = task.after.state is State.FINISHED
             over[records.SLOTS_OK if ok else records.SLOTS_FAILED] += 1
             if not ok:

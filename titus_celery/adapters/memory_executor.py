@@ -12,9 +12,19 @@ from datetime import UTC, datetime, timedelta
 from threading import Condition
 from typing import Final
 
-from titus_celery.core.model import Capacity, EngineId, Exit, TaskId
+from titus_celery.core.engine import (
+    ContainerOrder,
+    EngineFacts,
+    Phase,
+    Seen,
+    Started,
+)
+from titus_celery.core.model import NO_ADDRESS, Address, Capacity, EngineId, Exit, Port, TaskId
 from titus_celery.errors import EngineFault, ImageMissing, StartRefused
-from titus_celery.ports import Chunk, ContainerOrder, EngineFacts, Phase, Seen, Source, Started
+from titus_celery.ports import (
+    Chunk,
+    Source,
+)
 
 __all__ = ["MemoryExecutor", "MemoryImage", "Program", "Script", "by_command", "until_released"]
 
@@ -38,6 +48,9 @@ _ROOMY: Final = Capacity(cpu_millis=8_000, memory_bytes=16 * 2**30, slots=0)
 
 #: How long `until` waits in real time for another thread, unless told otherwise.
 _PATIENCE: Final = timedelta(seconds=10)
+
+#: The host's port for a container's port is so much more.
+_FIRST_PORT: Final = 30_000
 
 #: When the virtual time begins.
 _DAWN: Final = datetime(2026, 1, 1, tzinfo=UTC)
@@ -100,6 +113,14 @@ class _Container:
             return None
         return self.started_at + self.program.lasts
 
+    @property
+    def address(self) -> Address:
+        """An address that depends on nothing but what was asked for."""
+        return Address(
+            ip="10.0.0.1",
+            ports=tuple(Port(inside=port, outside=_FIRST_PORT + port) for port in self.order.demand.ports),
+        )
+
     def seen(self) -> Seen:
         return Seen(
             task_id=self.order.task_id,
@@ -111,7 +132,7 @@ class _Container:
             # Who ended it is told to whoever waits for it only, as with the real engine.
             exit=None if self.exit is None else replace(self.exit, outside=""),
             started_at=self.started_at,
-            ip="10.0.0.1" if self.phase is Phase.RUNNING else "",
+            address=self.address if self.phase is Phase.RUNNING else NO_ADDRESS,
         )
 
 
@@ -141,6 +162,10 @@ class MemoryExecutor:
         self._occupied: set[TaskId] = set()
         self._away = ""
         self._faults: dict[str, str] = {}
+        #: The images that can be fetched, by name@digest.
+        self.registry: dict[str, MemoryImage] = {}
+        #: What containers wrote to disk, in bytes.
+        self.disks: dict[TaskId, int] = {}
         #: Every order that led to a container, oldest first.
         self.orders: list[ContainerOrder] = []
         #: Every call of `stop` that found its container running, with its grace.
@@ -223,6 +248,17 @@ class MemoryExecutor:
             self._answer("images")
             return {name: image.id for image in self._images.values() for name in (image.id, *image.names)}
 
+    def fetch(self, image_id: str, keep_on: Callable[[], bool]) -> None:
+        """See `Executor.fetch`: its registry is `registry`."""
+        with self._changed:
+            self._answer("fetch")
+            if "@" not in image_id or image_id in self._images or not keep_on():
+                return
+            image = self.registry.get(image_id)
+            if image is None:
+                raise ImageMissing(image_id, "manifest unknown")
+            self._images[image_id] = image
+
     def create(self, order: ContainerOrder) -> None:
         """See `Executor.create`. Without images given to the constructor, every image is there."""
         with self._changed:
@@ -251,7 +287,7 @@ class MemoryExecutor:
                 container.phase, container.started_at = Phase.RUNNING, self._now
                 container.written += container.program.writes
             seen = container.seen()
-            started = Started(container.id, seen.started_at or self._now, seen.ip)
+            started = Started(container.id, seen.started_at or self._now, seen.address)
             self._end_due()
             self._changed.notify_all()
             return started
@@ -308,6 +344,12 @@ class MemoryExecutor:
             self._answer("look")
             container = self._containers.get(task_id)
             return None if container is None else container.seen()
+
+    def disk_used(self, task_id: TaskId) -> int:
+        """See `Executor.disk_used`: what a test put into `disks`."""
+        with self._changed:
+            self._answer("disk_used")
+            return self.disks.get(task_id, 0) if task_id in self._containers else 0
 
     def seen(self, installation: str) -> Sequence[Seen]:
         """See `Executor.seen`."""

@@ -14,7 +14,12 @@ from typing import Final, TypeVar
 from titus_celery.adapters.codec import from_text, to_text
 from titus_celery.adapters.keyspace import TIMED, Entry, from_ms, to_ms
 from titus_celery.core.decision import JobAdded, JobEnded, Notification, TaskUpdated
-from titus_celery.core.model import BatchSpec, Job, JobDescriptor, StateChange, Task
+from titus_celery.core.descriptor import BatchSpec, JobDescriptor
+from titus_celery.core.model import (
+    Job,
+    StateChange,
+    Task,
+)
 from titus_celery.core.states import State
 from titus_celery.errors import StoreCorrupt
 
@@ -54,7 +59,7 @@ PREVIOUS: Final = "p"
 _ADDED, _UPDATED, _ENDED = "job-added", "task-updated", "job-ended"
 
 #: Stands in a job's head for the descriptor, which is kept beside it.
-_ELSEWHERE: Final = JobDescriptor(batch=BatchSpec(desired=0))
+_ELSEWHERE: Final = JobDescriptor(spec=BatchSpec(desired=0))
 
 _T = TypeVar("_T")
 
@@ -90,6 +95,8 @@ def job_fields(before: Job | None, after: Job) -> dict[str, str]:
         history=(),
         reason=after.reason,
         kill=after.kill,
+        slots_made=after.slots_made,
+        slots_dropped=after.slots_dropped,
     )
     fields = {_HEAD: to_text(head), INTENT: str(after.intent), VERSION: str(after.version)}
     if before is None or before.descriptor != after.descriptor:

@@ -8,13 +8,15 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final, TypeVar
 
+from titus_celery.adapters import ledger as books
 from titus_celery.adapters.codec import to_text
-from titus_celery.adapters.keys import Keys, ledger_fields
+from titus_celery.adapters.keys import Keys
 from titus_celery.adapters.keyspace import (
     AtMost,
     Check,
     Delete,
     FieldIs,
+    HashAdd,
     HashSet,
     HashSetNew,
     Keyspace,
@@ -91,6 +93,8 @@ class AgentStore:
     def __init__(self, keyspace: Keyspace) -> None:
         self._keyspace = keyspace
         self._keys = Keys(keyspace.namespace)
+        #: The inventories as they were read last, by how often they had been reported then.
+        self._inventories: Mapping[EngineId, tuple[str, Mapping[str, str]]] = {}
 
     def hold(self, agent: Agent, span: timedelta, is_gone: Callable[[str], bool]) -> Agent:
         """Get or renew the lease for *agent.holder* (see AgentRegistry); *used* is not looked up.
@@ -158,14 +162,27 @@ class AgentStore:
             writes.append(HashSet(key, images))
         # The engine is known even if it has no image at all.
         writes.append(SetAdd(self._keys.engines, engine_id, to_ms(self._keyspace.now())))
+        writes.append(HashAdd(self._keys.inventories, engine_id, 1))
         self._keyspace.transact([], writes)
 
     def images(self) -> Mapping[EngineId, Mapping[str, str]]:
         """The newest inventory of every engine that reported one."""
         members, _ = self._keyspace.members(self._keys.engines, 0, _ALL)
+        # In this order: what is reported in between is read now, and once more the next time.
+        (counts,), _ = self._keyspace.hashes([self._keys.inventories])
         engines = [EngineId(member) for member, _ in members]
-        found, _ = self._keyspace.hashes([self._keys.images(engine) for engine in engines])
-        return dict(zip(engines, found, strict=True))
+        known = self._inventories
+        stale = [engine for engine in engines if known.get(engine, ("",))[0] != counts.get(engine, "")]
+        fresh: Mapping[EngineId, Mapping[str, str]] = {}
+        if stale:
+            found, _ = self._keyspace.hashes([self._keys.images(engine) for engine in stale])
+            fresh = dict(zip(stale, found, strict=True))
+        read = {
+            engine: (counts.get(engine, ""), fresh[engine]) if engine in fresh else known[engine]
+            for engine in engines
+        }
+        self._inventories = read
+        return {engine: images for engine, (_, images) in read.items()}
 
     def _with_lease(self, agent_id: AgentId, act: Callable[[_Lease, datetime], _T]) -> _T:
         """What *act* makes of the lease as it is, and again if that changed before it could commit."""
@@ -214,11 +231,13 @@ class AgentStore:
     def _agent(self, key: str, fields: Mapping[str, str], ledger: Mapping[str, str], until: int) -> Agent:
         agent = value_of(Agent, key, fields[_RECORD])
         try:
-            used = (int(ledger.get(field, "0")) for field in ledger_fields(agent.id, agent.engine_id))
+            used = books.used(ledger, agent)
             proved_at = from_ms(int(fields[_PROVED]))
             return replace(
                 agent,
-                used=Capacity(**dict(zip(_PARTS, used, strict=True))),
+                used=used.capacity,
+                engine_tasks=used.tasks,
+                engine_exclusive=used.exclusive,
                 lease_until=from_ms(until),
                 proved_at=proved_at,
                 epoch=_epoch(fields),
@@ -267,4 +286,3 @@ def _epoch(fields: Mapping[str, str]) -> int:
 
 
 _NOTHING: Final = Capacity(cpu_millis=0, memory_bytes=0, slots=0)
-_PARTS: Final = ("cpu_millis", "memory_bytes", "slots")

@@ -14,12 +14,15 @@ from titus_celery.adapters.keys import Keys, deadline_member, deadline_of, queue
 from titus_celery.adapters.keyspace import (
     NO_ENTRY,
     Absent,
+    Delete,
     Keyspace,
     Kind,
     ScoreIs,
     SetAdd,
+    SetRemove,
     SetRemoveIf,
     TextSet,
+    Write,
     from_ms,
     to_ms,
 )
@@ -27,7 +30,7 @@ from titus_celery.adapters.layout import plan
 from titus_celery.adapters.records import PREVIOUS, job_of, notification_of, task_of
 from titus_celery.adapters.system import SystemIds
 from titus_celery.core.decision import Change, Notification
-from titus_celery.core.model import Deadline, Job, JobId, Task, TaskId
+from titus_celery.core.model import Deadline, EngineId, Job, JobId, Task, TaskId
 from titus_celery.errors import Conflict, NotFound, PositionLost, StoreCorrupt
 from titus_celery.ports import Ids, Memory, Position, TaskView
 
@@ -40,6 +43,9 @@ _NEXT_LOOK: Final = 100
 
 #: Deadlines moved in one transaction, which takes the store about a millisecond.
 _PULL_MAX: Final = 100
+
+#: Tasks let go of in one transaction, which takes the store about a millisecond.
+_PRUNE_MAX: Final = 100
 
 _POSITION: Final = re.compile(r"[0-9]{1,15}-[0-9]{1,15}")
 
@@ -118,6 +124,15 @@ class RecordStore:
         # Archived, maybe while we were reading.
         return self._archive.tasks(job_id)[::-1][:limit] or found
 
+    def spread(self, job_id: JobId) -> Mapping[EngineId, int]:
+        """How many tasks of the job hold room on each engine."""
+        key = self._keys.spread(job_id)
+        (fields,), _ = self._keyspace.hashes([key])
+        try:
+            return {EngineId(engine): int(count) for engine, count in fields.items()}
+        except ValueError as error:
+            raise StoreCorrupt(key, f"no number: {error}") from error
+
     def live_jobs(self, start: int, limit: int) -> tuple[Sequence[Job], int]:
         """A page of the jobs that are not over, by creation then id, and how many there are."""
         members, total = self._keyspace.members(self._keys.live, start, limit)
@@ -170,6 +185,21 @@ class RecordStore:
             [ScoreIs(key, member, due, f"deadline {member}") for member, due in deadlines],
             [SetAdd(key, member, to_ms(from_ms(due) - by)) for member, due in deadlines],
         )
+
+    def prune(self, job_id: JobId, keep: int) -> None:
+        """Let go of all but the newest *keep* of the job's tasks that are over (see Records)."""
+        key = self._keys.done(job_id)
+        surplus = self._keyspace.members(key, 0, 0)[1] - keep
+        while surplus > 0:
+            oldest, _ = self._keyspace.members(key, 0, min(surplus, _PRUNE_MAX))
+            writes: list[Write] = []
+            for member, _ in oldest:
+                writes.append(SetRemove(key, member))
+                writes.append(Delete(self._keys.task(member), Kind.HASH))
+                writes.append(Delete(self._keys.output(member), Kind.STREAM))
+            # Tasks that are over do not change, so whoever does this at the same time does the same.
+            self._keyspace.transact([], writes)
+            surplus -= max(len(oldest), 1)
 
     def archive(self, job_id: JobId) -> None:
         """Make the job, if it is over, and its tasks one compressed record (see Records)."""

@@ -20,8 +20,11 @@ from titus_celery.cli.leftovers import Leftovers
 from titus_celery.cli.place import Place
 from titus_celery.cli.supervisor import Child, Program, Restarts, leashed_script
 from titus_celery.client import TitusClient
-from titus_celery.core.model import Agent, Demand
-from titus_celery.core.placement import DEFAULT_QUEUE, Board
+from titus_celery.core.descriptor import Demand
+from titus_celery.core.model import (
+    Agent,
+)
+from titus_celery.core.placement import Board, Need
 from titus_celery.errors import EngineFault, StoreUnavailable, Unavailable
 
 __all__ = ["Installation", "Plan", "programs"]
@@ -156,7 +159,7 @@ class Installation:
     def _missing_agent(self, store: AgentStore) -> str:
         agents, now = store.agents()
         mine = [agent for agent in agents if agent.id == self._agent_id]
-        ready = Board.of(mine, now).pick(DEFAULT_QUEUE, Demand(cpu_millis=0, memory_bytes=0))
+        ready = Board.of(mine, now).pick(Need(demand=Demand(cpu_millis=0, memory_bytes=0)))
         if not isinstance(ready, Agent):
             return "the agent is not ready yet"
         return "" if ready.engine_id in store.images() else "the agent has not told its images yet"

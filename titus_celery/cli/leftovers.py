@@ -10,8 +10,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
+from titus_celery.core.engine import (
+    Phase,
+)
 from titus_celery.core.model import AgentId, TaskId
-from titus_celery.ports import AgentRegistry, Executor, Phase
+from titus_celery.ports import (
+    AgentRegistry,
+    Executor,
+)
 
 __all__ = ["Leftovers"]
 

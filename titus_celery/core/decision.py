@@ -27,6 +27,7 @@ __all__ = [
     "NOTHING",
     "Change",
     "Command",
+    "Company",
     "Decision",
     "JobAdded",
     "JobEnded",
@@ -103,6 +104,18 @@ Notification = JobAdded | TaskUpdated | JobEnded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Company:
+    """What must still be so about the other tasks on an engine when one is dispatched to it (B8.2)."""
+
+    #: Tasks of the job that were on it.
+    own: int = 0
+    #: There must be no other task of the job.
+    is_unique: bool = False
+    #: There must be no task of another job.
+    is_exclusive: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
     """What should be true next; whatever is not named stays as it is."""
 
@@ -118,6 +131,8 @@ class Decision:
     commands: tuple[Command, ...] = ()
     #: All that the chosen agent and its engine can hold, when tasks are dispatched.
     room: Capacity | None = None
+    #: What is asked of the other tasks there; None: nothing.
+    company: Company | None = None
     #: For a decision to do nothing: why.
     why: str = ""
 
@@ -153,6 +168,7 @@ class Change:
     arm: tuple[Deadline, ...] = ()
     disarm: tuple[tuple[DeadlineKind, str], ...] = ()
     room: Capacity | None = None
+    company: Company | None = None
     notifications: tuple[Notification, ...] = ()
     under: Holding | None = None
 
@@ -181,6 +197,7 @@ def change_of(
         arm=decision.arm,
         disarm=decision.disarm,
         room=decision.room,
+        company=decision.company,
         notifications=_notifications(job, after, tasks),
         under=under,
     )

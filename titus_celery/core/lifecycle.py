@@ -12,23 +12,24 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Final
 
-from titus_celery.core.decision import Command, Decision, RunTask, StopTask, Wake
+from titus_celery.core.decision import Command, Company, Decision, RunTask, StopTask, Wake
+from titus_celery.core.descriptor import BatchSpec
 from titus_celery.core.model import (
+    Address,
     Agent,
     AgentId,
     Deadline,
     DeadlineKind,
-    Demand,
     Dispatch,
     Exit,
     Job,
     JobId,
     KillIntent,
-    RetryPolicy,
     StateChange,
     Task,
     TaskId,
 )
+from titus_celery.core.placement import Need, free_gpus
 from titus_celery.core.reasons import ENDS, Code, Reason
 from titus_celery.core.retry import plan
 from titus_celery.core.states import State, may_step
@@ -64,6 +65,10 @@ LIMIT_BACKSTOP: Final = timedelta(seconds=30)
 #: itself): claiming takes an agent milliseconds, so this many of our repetitions went nowhere.
 UNCLAIMED_MAX: Final = timedelta(seconds=60)
 
+#: Attempts of one slot after which the oldest ended tasks of its job may go: of each slot that many more
+#: than are kept may be there.
+ATTEMPTS_PER_PRUNE: Final = 16
+
 #: The deadlines that may stand for a task while it is in a state; leaving the state removes them.
 _DEADLINES_OF: Final[Mapping[State, tuple[DeadlineKind, ...]]] = MappingProxyType(
     {
@@ -80,7 +85,13 @@ class Spans:
     """The settings that decisions about tasks need."""
 
     republish_after: timedelta
+    #: How long a task of a batch, and of a service job, may be STARTING.
     stuck_after: timedelta
+    service_stuck_after: timedelta
+
+    def stuck(self, job: Job) -> timedelta:
+        """How long the job's tasks may be STARTING."""
+        return self.stuck_after if isinstance(job.descriptor.spec, BatchSpec) else self.service_stuck_after
 
 
 def task_id(job_id: JobId, slot: int, attempt: int) -> TaskId:
@@ -114,8 +125,13 @@ def waiting(task: Task, why: str) -> Decision:
     return Decision(tasks=(replace(task, reason=reason),))
 
 
-def dispatched(job: Job, task: Task, agent: Agent, demand: Demand, now: datetime, spans: Spans) -> Decision:
-    """*agent* is chosen for a queued task: reserve, number the order, send it."""
+def dispatched(
+    job: Job, task: Task, agent: Agent, need: Need, now: datetime, spans: Spans, own: int = 0
+) -> Decision:
+    """*agent* is chosen for a queued task: reserve, number the order, send it.
+
+    *own*: how many tasks of the job its engine has, if the need looks at others.
+    """
     if job.kill is not None or task.state is not State.QUEUED:
         return Decision(why="it is not waiting to be placed")
     order = Dispatch(
@@ -125,7 +141,9 @@ def dispatched(job: Job, task: Task, agent: Agent, demand: Demand, now: datetime
         host=agent.host,
         zone=agent.zone,
         region=agent.region,
-        demand=demand,
+        demand=need.demand,
+        gpus=free_gpus(agent, need.demand.gpus),
+        is_exclusive=need.hard.exclusive_host,
     )
     after = replace(
         task,
@@ -137,6 +155,7 @@ def dispatched(job: Job, task: Task, agent: Agent, demand: Demand, now: datetime
     return Decision(
         tasks=(after,),
         room=agent.capacity,
+        company=Company(own=own, is_unique=need.hard.unique_host, is_exclusive=need.hard.exclusive_host),
         arm=(_due(DeadlineKind.REPUBLISH, task, now + spans.republish_after),),
         commands=(run_order(job, after, order),),
     )
@@ -171,18 +190,18 @@ def claimed(job: Job, task: Task, agent_id: AgentId, number: int, now: datetime,
         return Decision(why=f"order {number} is not the latest, {order.number} to {order.agent_id}")
     return Decision(
         tasks=(replace(task, history=task.moved(State.STARTING, now)),),
-        arm=(_due(DeadlineKind.STUCK, task, now + spans.stuck_after),),
+        arm=(_due(DeadlineKind.STUCK, task, now + spans.stuck(job)),),
         disarm=deadlines_of(task),
     )
 
 
-def running(job: Job, task: Task, number: int, ip: str, now: datetime) -> Decision:
+def running(job: Job, task: Task, number: int, address: Address, now: datetime) -> Decision:
     """The container is up; from now its runtime limit counts (A5)."""
     if task.state is not State.STARTING or not _is_order(task, number):
         return Decision(why=f"it is {task.state.name}")
     return Decision(
-        tasks=(replace(task, history=task.moved(State.RUNNING, now), ip=ip),),
-        arm=(limit_of(job, task, now),),
+        tasks=(replace(task, history=task.moved(State.RUNNING, now), address=address),),
+        arm=limit_of(job, task, now),
         disarm=deadlines_of(task),
     )
 
@@ -207,9 +226,7 @@ def ended(
         return Decision(why=f"order {number} is not the latest")
     history = task.moved(end.state, now)
     at = history[-1].at
-    is_unwanted = job.kill is not None or task.kill is not None
-    policy = job.descriptor.batch.retry or RetryPolicy()
-    again = None if is_unwanted else plan(policy, task, reason.code, at)
+    again = None if job.kill is not None else plan(job.descriptor.spec, task, reason.code, at)
     due = at + again.delay if again else None
     after = replace(task, history=history, reason=reason, exit=exit, retry_at=due)
     return Decision(
@@ -225,8 +242,7 @@ def replaced(job: Job, task: Task, now: datetime) -> Decision:
     """The replacement of a failed task whose delay is over."""
     if task.retry_at is None or task.reason is None or job.kill is not None:
         return Decision(why="it is not to be replaced")
-    policy = job.descriptor.batch.retry or RetryPolicy()
-    again = plan(policy, task, task.reason.code, task.history[-1].at)
+    again = plan(job.descriptor.spec, task, task.reason.code, task.history[-1].at)
     if again is None:
         raise ValueError(f"{task.id} waits for a retry that its end does not allow")
     new = replace(
@@ -239,8 +255,10 @@ def replaced(job: Job, task: Task, now: datetime) -> Decision:
         infra_retries=again.infra_retries,
         backoff_step=again.backoff_step,
     )
+    prune = Deadline(kind=DeadlineKind.PRUNE, entity=job.id, due=now)
     return Decision(
         tasks=(replace(task, retry_at=None, replaced_by=new.id), new),
+        arm=(prune,) if new.attempt % ATTEMPTS_PER_PRUNE == 0 else (),
         disarm=((DeadlineKind.RETRY, task.id),),
         commands=(Wake(),),
     )
@@ -292,16 +310,16 @@ def lost(
         reason = _killed_by(intent)
     elif task.stop_for is not None:
         reason = task.stop_for
-    elif task.state is State.RUNNING and ran >= job.descriptor.batch.runtime_limit:
-        reason = over_limit(job)
+    elif task.state is State.RUNNING and (limit := job.descriptor.runtime_limit) and ran >= limit:
+        reason = over_limit(limit)
     else:
         reason = Reason(Code.LOST, f"agent {agent_id} has been silent for {int(silent.total_seconds())} s")
     return ended(job, task, reason, now)
 
 
-def over_limit(job: Job) -> Reason:
+def over_limit(limit: timedelta) -> Reason:
     """Why a run ends that took longer than it may (A5)."""
-    return Reason(Code.LIMIT, f"ran longer than {int(job.descriptor.batch.runtime_limit.total_seconds())} s")
+    return Reason(Code.LIMIT, f"ran longer than {int(limit.total_seconds())} s")
 
 
 def run_order(job: Job, task: Task, order: Dispatch, *, adopt: bool = False) -> RunTask:
@@ -317,9 +335,10 @@ def _is_order(task: Task, number: int) -> bool:
     return task.dispatch is not None and task.dispatch.number == number
 
 
-def limit_of(job: Job, task: Task, now: datetime) -> Deadline:
-    """When control looks whether a run that begins now has outlived its limit."""
-    return _due(DeadlineKind.LIMIT, task, now + job.descriptor.batch.runtime_limit + LIMIT_BACKSTOP)
+def limit_of(job: Job, task: Task, now: datetime) -> tuple[Deadline, ...]:
+    """When control looks whether a run that begins now has outlived its limit, if it has one."""
+    limit = job.descriptor.runtime_limit
+    return (_due(DeadlineKind.LIMIT, task, now + limit + LIMIT_BACKSTOP),) if limit else ()
 
 
 def _due(kind: DeadlineKind, task: Task, due: datetime) -> Deadline:

@@ -7,40 +7,33 @@ memory is in bytes, cpu in thousandths of a core.
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import NewType
+from typing import Final, NewType
 
-from titus_celery.core.reasons import Reason
+from titus_celery.core.descriptor import Demand, JobDescriptor, JobSpec
+from titus_celery.core.reasons import Code, Reason
 from titus_celery.core.states import State
 
 __all__ = [
+    "NO_ADDRESS",
+    "Address",
     "Agent",
     "AgentId",
-    "BatchSpec",
     "Caller",
     "Capacity",
     "ClusterId",
-    "Constraints",
-    "Container",
     "Deadline",
     "DeadlineKind",
-    "Demand",
     "Dispatch",
     "EngineId",
     "Exit",
     "Holding",
-    "Image",
     "Job",
-    "JobDescriptor",
-    "JobGroup",
     "JobId",
     "JobSummary",
     "KillIntent",
-    "Owner",
-    "RetryKind",
-    "RetryPolicy",
+    "Port",
     "StateChange",
     "Task",
     "TaskId",
@@ -56,119 +49,11 @@ EngineId = NewType("EngineId", str)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Owner:
-    """Who answers for a job (docs/semantics.md A3)."""
-
-    owner_email: str = ""
-    team_email: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
     """Who makes a request, as its metadata says; both may be empty."""
 
     id: str = ""
     email: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Image:
-    """An image by name, by id, or (once resolved) both; only the id is ever run (A20)."""
-
-    name: str = ""
-    id: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Constraints:
-    """Placement wishes, as the caller wrote them."""
-
-    constraints: Mapping[str, str] = field(default_factory=dict)
-    expression: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Container:
-    """What to run: image, command, surroundings and limits."""
-
-    image: Image = field(default_factory=Image)
-    resources: Mapping[str, str] = field(default_factory=dict)
-    security_profile: Mapping[str, str] = field(default_factory=dict)
-    parameters: Mapping[str, str] = field(default_factory=dict)
-    entry_point: tuple[str, ...] = ()
-    command: tuple[str, ...] = ()
-    env: Mapping[str, str] = field(default_factory=dict)
-    soft_constraints: Constraints = field(default_factory=Constraints)
-    hard_constraints: Constraints = field(default_factory=Constraints)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Demand:
-    """What one task needs of a host."""
-
-    cpu_millis: int
-    memory_bytes: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobGroup:
-    """Free naming of a job within an application."""
-
-    stack: str = ""
-    detail: str = ""
-    sequence: str = ""
-
-
-class RetryKind(enum.Enum):
-    """The three shapes of a retry policy."""
-
-    IMMEDIATE = "immediate"
-    DELAYED = "delayed"
-    EXPONENTIAL = "exponentialBackOff"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetryPolicy:
-    """How often and after which delays a failed slot is tried again (A8, B3.3).
-
-    *delay* is the later delays of `delayed` and the cap of `exponentialBackOff` (zero: no cap).
-    """
-
-    kind: RetryKind = RetryKind.IMMEDIATE
-    retries: int = 0
-    delay_first: timedelta = timedelta(0)
-    delay: timedelta = timedelta(0)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BatchSpec:
-    """A batch job: so many tasks, each to run to its end within the limit."""
-
-    desired: int
-    #: Kept as sent; a batch job does not scale.
-    min: int = 0
-    max: int = 0
-    #: Per attempt, from RUNNING (A5); zero until the default is filled in.
-    runtime_limit: timedelta = timedelta(0)
-    retry: RetryPolicy | None = None
-    container_id: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobDescriptor:
-    """A job as its owner describes it."""
-
-    batch: BatchSpec
-    owner: Owner = field(default_factory=Owner)
-    app_name: str = ""
-    group: JobGroup | None = None
-    labels: Mapping[str, str] = field(default_factory=dict)
-    containers: Mapping[str, Container] = field(default_factory=dict)
-
-    @property
-    def container(self) -> Container:
-        """The one container of a batch job that passed validation."""
-        return self.containers[self.batch.container_id]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,6 +94,30 @@ class Dispatch:
     zone: str
     region: str
     demand: Demand
+    #: The GPUs of the engine that are the task's.
+    gpus: tuple[str, ...] = ()
+    #: Whether no task of another job may be on the engine meanwhile.
+    is_exclusive: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Port:
+    """A port of a container, and the one of its host by which it is reached."""
+
+    inside: int
+    outside: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """Where a running container can be reached."""
+
+    #: Empty: it has no address of its own.
+    ip: str = ""
+    ports: tuple[Port, ...] = ()
+
+
+NO_ADDRESS: Final = Address()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,7 +149,7 @@ class Task:
     #: On a failed task: when its replacement is due. None: there will be none.
     retry_at: datetime | None = None
     replaced_by: TaskId | None = None
-    ip: str = ""
+    address: Address = NO_ADDRESS
     #: Counts the writes of this record, from 1.
     version: int = 1
 
@@ -253,6 +162,11 @@ class Task:
     def is_open(self) -> bool:
         """Whether its slot still waits for it: it lives, or its replacement is due."""
         return not self.state.is_final or self.retry_at is not None
+
+    @property
+    def is_surplus(self) -> bool:
+        """Whether its slot went, because its service was made smaller."""
+        return self.stop_for is not None and self.stop_for.code is Code.SCALED_DOWN
 
     @property
     def holds(self) -> Dispatch | None:
@@ -287,6 +201,10 @@ class Job:
     slots_failed: int = 0
     #: "<task id>: <reason>" of the first slot that failed for good.
     first_failure: str = ""
+    #: Slots that were ever made; the next one gets this number, so that none comes twice.
+    slots_made: int = 0
+    #: Of a service: slots that were over for good and that it was then made smaller by.
+    slots_dropped: int = 0
     #: Counts the writes of this record, from 1.
     version: int = 1
 
@@ -303,6 +221,10 @@ class Job:
     def with_intent(self, kill: KillIntent) -> Job:
         """This job with a kill recorded, under a new intent version."""
         return replace(self, kill=kill, intent=self.intent + 1)
+
+    def with_spec(self, spec: JobSpec) -> Job:
+        """This job with another definition, under a new intent version."""
+        return replace(self, descriptor=replace(self.descriptor, spec=spec), intent=self.intent + 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -326,6 +248,10 @@ class DeadlineKind(enum.Enum):
     STUCK = "stuck"
     #: Carry a job's kill to its tasks (entity: job id).
     FANOUT = "fanout"
+    #: Make as many slots of a job as are wanted, or fewer (entity: job id).
+    RESIZE = "resize"
+    #: Let go of the oldest ended tasks of a job that has very many (entity: job id).
+    PRUNE = "prune"
     #: End a job whose slots are all over (entity: job id).
     SETTLE = "settle"
     #: Turn an ended job and its tasks into one compressed record (entity: job id).
@@ -343,11 +269,15 @@ class Deadline:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capacity:
-    """What an engine (cpu, memory) and an agent on it (Celery slots) can hold."""
+    """What an engine and an agent on it (Celery slots) can hold. Of disk and network zero is no limit."""
 
     cpu_millis: int
     memory_bytes: int
     slots: int
+    disk_bytes: int = 0
+    network_mbps: int = 0
+    #: By the ids that the operator gave them.
+    gpus: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -363,6 +293,9 @@ class Agent:
     capacity: Capacity
     #: What is reserved on it now: cpu and memory of its engine, slots of its own.
     used: Capacity
+    #: Tasks on its engine now, and those of them that are to be there without other jobs' tasks.
+    engine_tasks: int = 0
+    engine_exclusive: int = 0
     #: Until when its lease holds; the store's time.
     lease_until: datetime
     #: Grows each time that a process gets the lease after it was lost, and never repeats.

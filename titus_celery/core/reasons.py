@@ -45,14 +45,16 @@ class Reason:
 
 
 class Budget(enum.Enum):
-    """Whose allowance a retry after this end draws on."""
+    """Whose allowance a further run after this end draws on."""
 
-    #: Never tried again.
+    #: There is none.
     NONE = "none"
     #: The retries that the job's owner granted.
     USER = "user"
     #: Our own cap for what was not the application's fault.
     INFRA = "infra"
+    #: Nobody's: it is replaced at once.
+    FREE = "free"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,22 +62,24 @@ class End:
     """What an end with a given code means: the final state, and whose retries it may use."""
 
     state: State
-    budget: Budget
+    batch: Budget
+    service: Budget
 
 
-#: What each end entails for a batch task (A7, A8). Codes that no task ends with are absent.
+#: What each end entails for a task of a batch and of a service job (A7, A8, A13). Codes that no task
+#: ends with are absent.
 ENDS: Final[Mapping[Code, End]] = MappingProxyType(
     {
-        Code.NORMAL: End(State.FINISHED, Budget.NONE),
-        Code.FAILED: End(State.FAILED, Budget.USER),
-        Code.CRASHED: End(State.FAILED, Budget.USER),
-        Code.LOST: End(State.FAILED, Budget.INFRA),
-        Code.KILLED: End(State.FAILED, Budget.NONE),
-        Code.SCALED_DOWN: End(State.FAILED, Budget.NONE),
-        Code.STUCK: End(State.FAILED, Budget.INFRA),
-        Code.LIMIT: End(State.FAILED, Budget.USER),
-        Code.OOM: End(State.FAILED, Budget.USER),
-        Code.INVALID: End(State.FAILED, Budget.USER),
-        Code.ERROR: End(State.FAILED, Budget.INFRA),
+        Code.NORMAL: End(State.FINISHED, Budget.NONE, Budget.USER),
+        Code.FAILED: End(State.FAILED, Budget.USER, Budget.USER),
+        Code.CRASHED: End(State.FAILED, Budget.USER, Budget.USER),
+        Code.LOST: End(State.FAILED, Budget.INFRA, Budget.INFRA),
+        Code.KILLED: End(State.FAILED, Budget.NONE, Budget.FREE),
+        Code.SCALED_DOWN: End(State.FAILED, Budget.NONE, Budget.NONE),
+        Code.STUCK: End(State.FAILED, Budget.INFRA, Budget.INFRA),
+        Code.LIMIT: End(State.FAILED, Budget.USER, Budget.USER),
+        Code.OOM: End(State.FAILED, Budget.USER, Budget.USER),
+        Code.INVALID: End(State.FAILED, Budget.USER, Budget.USER),
+        Code.ERROR: End(State.FAILED, Budget.INFRA, Budget.INFRA),
     }
 )

@@ -13,7 +13,7 @@ from typing import Final
 
 from titus_celery.core.decision import Decision
 from titus_celery.core.lifecycle import deadlines_of, ended, limit_of, run_order
-from titus_celery.core.model import Agent, Capacity, Dispatch, Exit, Job, Task
+from titus_celery.core.model import Address, Agent, Capacity, Dispatch, Exit, Job, Task
 from titus_celery.core.reasons import Reason
 from titus_celery.core.states import State
 
@@ -69,7 +69,7 @@ def taken_over(job: Job, task: Task, heir: Agent) -> Decision:
     return Decision(tasks=(after,), room=heir.capacity, commands=(run_order(job, after, new, adopt=adopt),))
 
 
-def asserted(job: Job, task: Task, order: Dispatch, ip: str, now: datetime) -> Decision:
+def asserted(job: Job, task: Task, order: Dispatch, address: Address, now: datetime) -> Decision:
     """The agent that got *order* has the task's container running, whatever the record says.
 
     A store that restarted may have forgotten its last writes: the claim, even that it was placed.
@@ -81,26 +81,32 @@ def asserted(job: Job, task: Task, order: Dispatch, ip: str, now: datetime) -> D
     for state in (State.DISPATCHED, State.STARTING, State.RUNNING):
         if state > task.state:
             after = replace(after, history=after.moved(state, now))
-    after = replace(after, dispatch=order, dispatches=order.number, reason=None, ip=ip)
+    after = replace(after, dispatch=order, dispatches=order.number, reason=None, address=address)
     if after == task:
         return Decision(why="the record says so")
     return Decision(
         tasks=(after,),
         # It is there already, so whatever room it needs is taken.
         room=_BOUNDLESS,
-        arm=(limit_of(job, after, now),),
+        arm=limit_of(job, after, now),
         disarm=() if task.state is State.RUNNING else deadlines_of(task),
     )
 
 
 def ended_again(
-    job: Job, task: Task, order: Dispatch, ip: str, reason: Reason, exit: Exit | None, now: datetime
+    job: Job,
+    task: Task,
+    order: Dispatch,
+    address: Address,
+    reason: Reason,
+    exit: Exit | None,
+    now: datetime,
 ) -> Decision:
     """An end that a store which restarted has forgotten, with whatever else it forgot before."""
     if standing(task, order) in (Standing.HANDED_ON, Standing.OVER):
         # A number that was forgotten is given again, so it alone would not tell whose order it is.
         return Decision(why=f"it is {task.state.name}, and no longer under order {order.number}")
-    first = asserted(job, task, order, ip, now)
+    first = asserted(job, task, order, address, now)
     known = first.tasks[0] if first.tasks else task
     end = ended(job, known, reason, now, exit=exit, number=order.number)
     return end if end.is_empty else replace(end, disarm=(*first.disarm, *end.disarm))

@@ -10,11 +10,27 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from titus_celery.core.model import RetryKind, RetryPolicy, Task
+from titus_celery.core.descriptor import (
+    JobSpec,
+    RetryKind,
+    RetryPolicy,
+    ServiceSpec,
+)
+from titus_celery.core.model import (
+    Task,
+)
 from titus_celery.core.reasons import ENDS, Budget, Code
 from titus_celery.core.states import State
 
-__all__ = ["BACKOFF_RESET", "INFRA_DELAY_FIRST", "INFRA_DELAY_MAX", "INFRA_RETRIES_MAX", "Plan", "plan"]
+__all__ = [
+    "BACKOFF_RESET",
+    "INFRA_DELAY_FIRST",
+    "INFRA_DELAY_MAX",
+    "INFRA_RETRIES_MAX",
+    "RESTARTS",
+    "Plan",
+    "plan",
+]
 
 #: Runs of one slot that may be lost to infrastructure: past it something is wrong that retries
 #: do not mend.
@@ -25,6 +41,10 @@ INFRA_DELAY_FIRST: Final = timedelta(seconds=1)
 INFRA_DELAY_MAX: Final = timedelta(seconds=30)
 #: An attempt that ran this long was healthy: exponential back-off begins anew.
 BACKOFF_RESET: Final = timedelta(seconds=300)
+#: How a service without a retry policy is restarted, for ever (A13): its count is not looked at.
+RESTARTS: Final = RetryPolicy(
+    kind=RetryKind.EXPONENTIAL, delay_first=timedelta(seconds=1), delay=timedelta(seconds=30)
+)
 #: 2**32 is past any sensible cap, and keeps the arithmetic far from overflow.
 DOUBLINGS_MAX: Final = 32
 #: No delay is longer; an instant so far off must still be a date.
@@ -41,25 +61,47 @@ class Plan:
     backoff_step: int
 
 
-def plan(policy: RetryPolicy, task: Task, code: Code, ended: datetime) -> Plan | None:
+def plan(spec: JobSpec, task: Task, code: Code, ended: datetime) -> Plan | None:
     """The next attempt after *task* ended at *ended* with *code*; None if there is none."""
-    match ENDS[code].budget:
+    match _budget(spec, task, code):
         case Budget.USER:
-            return _by_owner(policy, task, ended)
+            return _by_owner(spec, task, ended)
         case Budget.INFRA:
-            return _by_us(task)
+            return _by_us(spec, task, ended)
+        case Budget.FREE:
+            return Plan(timedelta(0), task.user_retries, task.infra_retries, task.backoff_step)
         case Budget.NONE:
             return None
 
 
-def _by_owner(policy: RetryPolicy, task: Task, ended: datetime) -> Plan | None:
-    if task.user_retries >= policy.retries:
+def _budget(spec: JobSpec, task: Task, code: Code) -> Budget:
+    # What was wanted decides, even if the container ended by itself a moment before.
+    if task.is_surplus:
+        code = Code.SCALED_DOWN
+    elif task.kill is not None:
+        code = Code.KILLED
+    end = ENDS[code]
+    return end.service if isinstance(spec, ServiceSpec) else end.batch
+
+
+def _by_owner(spec: JobSpec, task: Task, ended: datetime) -> Plan | None:
+    policy = spec.retry or RetryPolicy()
+    if _is_endless(spec):
+        policy = RESTARTS
+    elif task.user_retries >= policy.retries:
         return None
-    running = task.at(State.RUNNING)
-    was_healthy = running is not None and ended - running >= BACKOFF_RESET
-    step = 1 if was_healthy else task.backoff_step + 1
+    step = 1 if _was_healthy(task, ended) else task.backoff_step + 1
     nth = task.user_retries + 1
     return Plan(min(_delay(policy, nth, step), DELAY_MAX), nth, task.infra_retries, step)
+
+
+def _is_endless(spec: JobSpec) -> bool:
+    return isinstance(spec, ServiceSpec) and spec.retry is None
+
+
+def _was_healthy(task: Task, ended: datetime) -> bool:
+    running = task.at(State.RUNNING)
+    return running is not None and ended - running >= BACKOFF_RESET
 
 
 def _delay(policy: RetryPolicy, nth: int, step: int) -> timedelta:
@@ -72,12 +114,15 @@ def _delay(policy: RetryPolicy, nth: int, step: int) -> timedelta:
             return _doubled(policy.delay_first, step, policy.delay or DELAY_MAX)
 
 
-def _by_us(task: Task) -> Plan | None:
-    if task.infra_retries >= INFRA_RETRIES_MAX:
+def _by_us(spec: JobSpec, task: Task, ended: datetime) -> Plan | None:
+    so_far = task.infra_retries
+    # A service lives long, and hosts are restarted now and then: what it survived is forgiven.
+    if isinstance(spec, ServiceSpec) and _was_healthy(task, ended):
+        so_far = 0
+    if so_far >= INFRA_RETRIES_MAX and not _is_endless(spec):
         return None
-    nth = task.infra_retries + 1
-    delay = _doubled(INFRA_DELAY_FIRST, nth, INFRA_DELAY_MAX)
-    return Plan(delay, task.user_retries, nth, task.backoff_step)
+    delay = _doubled(INFRA_DELAY_FIRST, so_far + 1, INFRA_DELAY_MAX)
+    return Plan(delay, task.user_retries, so_far + 1, task.backoff_step)
 
 
 def _doubled(first: timedelta, nth: int, most: timedelta) -> timedelta:

@@ -16,6 +16,7 @@ from titus_celery.core.states import State
 from titus_celery.grpc.convert_descriptor import (
     descriptor_from_pb,
     descriptor_to_pb,
+    instances_from_pb,
     retry_from_pb,
     retry_to_pb,
 )
@@ -24,6 +25,7 @@ from titus_celery.grpc.proto import titus_job_api_pb2 as pb
 __all__ = [
     "descriptor_from_pb",
     "descriptor_to_pb",
+    "instances_from_pb",
     "job_to_pb",
     "notification_to_pb",
     "retry_from_pb",
@@ -106,8 +108,12 @@ def _context_of(task: Task) -> dict[str, str]:
         context["task.resubmitOf"] = task.resubmit_of
     if task.dispatch is not None:
         context |= _host_of(task.dispatch)
-    if task.ip:
-        context["task.ip"] = task.ip
+    if task.address.ip:
+        context["task.ip"] = task.address.ip
+    if task.address.ports and task.dispatch is not None:
+        host = task.dispatch.host
+        ports = (f"{port.inside}={host}:{port.outside}" for port in task.address.ports)
+        context["task.ports"] = ";".join(ports)
     if task.retry_at is not None:
         delay = task.retry_at - task.history[-1].at
         context["task.retryDelay"] = str(delay // _MILLISECOND)

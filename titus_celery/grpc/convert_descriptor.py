@@ -7,24 +7,35 @@ one reply can name everything that is wrong. Refused here is only what the model
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Final
+from typing import Final, TypedDict
 
-from titus_celery.core.jobs import BATCH_CLUSTER
-from titus_celery.core.model import (
+from titus_celery.core.descriptor import (
     BatchSpec,
     Constraints,
     Container,
     Image,
+    Instances,
     JobDescriptor,
     JobGroup,
+    JobSpec,
     Owner,
     RetryKind,
     RetryPolicy,
+    ScalingPolicy,
+    ServiceSpec,
 )
+from titus_celery.core.jobs import BATCH_CLUSTER, SERVICE_CLUSTER
 from titus_celery.errors import InvalidRequest, Unsupported, Violation
 from titus_celery.grpc.proto import titus_job_api_pb2 as pb
 
-__all__ = ["LONGEST", "descriptor_from_pb", "descriptor_to_pb", "retry_from_pb", "retry_to_pb"]
+__all__ = [
+    "LONGEST",
+    "descriptor_from_pb",
+    "descriptor_to_pb",
+    "instances_from_pb",
+    "retry_from_pb",
+    "retry_to_pb",
+]
 
 #: The longest duration that is told from longer ones: a century. The wire can hold more than a
 #: timedelta can, and an instant plus a duration has to stay an instant.
@@ -44,24 +55,26 @@ _MILLISECOND: Final = timedelta(milliseconds=1)
 def descriptor_from_pb(message: pb.JobDescriptor) -> JobDescriptor:
     """The job that *message* describes; nothing is filled in, nothing is checked.
 
-    InvalidRequest if it has no job spec, Unsupported if it is not a batch job or is to join another
+    InvalidRequest if it has no job spec, Unsupported if it is a Mantis job or is to join another
     cluster than the built-in one (docs/semantics.md A2). Durations beyond `LONGEST` count as that.
     """
-    spec = message.WhichOneof("jobSpec")
-    if spec is None:
-        raise InvalidRequest([Violation("batch", "one of batch, service or mantis must be set")])
-    if spec != "batch":
-        raise Unsupported(f"{spec} (a job of type {spec})")
-    if message.jobClusterId not in ("", BATCH_CLUSTER):
+    spec = _spec_from_pb(message)
+    built_in = BATCH_CLUSTER if isinstance(spec, BatchSpec) else SERVICE_CLUSTER
+    if message.jobClusterId not in ("", built_in):
         raise Unsupported("jobClusterId (a cluster of one's own)")
     return JobDescriptor(
-        batch=_batch_from_pb(message.batch),
+        spec=spec,
         owner=Owner(owner_email=message.owner.ownerEmail, team_email=message.owner.teamEmail),
         app_name=message.appName,
         group=_group_from_pb(message.jobGroupInfo) if message.HasField("jobGroupInfo") else None,
         labels=dict(message.labels),
         containers={name: _container_from_pb(each) for name, each in message.containers.items()},
     )
+
+
+def instances_from_pb(message: pb.TaskInstances) -> Instances:
+    """The numbers of tasks that *message* holds; nothing is filled in."""
+    return Instances(min=message.min, desired=message.desired, max=message.max)
 
 
 def retry_from_pb(message: pb.RetryPolicy) -> RetryPolicy | None:
@@ -87,6 +100,38 @@ def retry_from_pb(message: pb.RetryPolicy) -> RetryPolicy | None:
             )
         case None:
             return None
+
+
+def _spec_from_pb(message: pb.JobDescriptor) -> JobSpec:
+    match message.WhichOneof("jobSpec"):
+        case "batch":
+            return _batch_from_pb(message.batch)
+        case "service":
+            return _service_from_pb(message.service)
+        case "mantis":
+            raise Unsupported("mantis (a job of type mantis)")
+        case None:
+            raise InvalidRequest([Violation("batch", "one of batch, service or mantis must be set")])
+
+
+def _service_from_pb(message: pb.ServiceJobSpec) -> ServiceSpec:
+    return ServiceSpec(
+        desired=message.instances.desired,
+        min=message.instances.min,
+        max=message.instances.max,
+        enabled=message.enabled,
+        scaling=tuple(
+            ScalingPolicy(
+                condition=each.condition,
+                action=each.action,
+                duration=_span(each.durationSecs, _SECOND),
+                labels=dict(each.labels),
+            )
+            for each in message.scalingPolices
+        ),
+        retry=retry_from_pb(message.retryPolicy),
+        container_id=message.containerId,
+    )
 
 
 def _batch_from_pb(message: pb.BatchJobSpec) -> BatchSpec:
@@ -143,7 +188,7 @@ def descriptor_to_pb(descriptor: JobDescriptor) -> pb.JobDescriptor:
             jobGroupInfo=_group_to_pb(descriptor.group) if descriptor.group else None,
             labels=descriptor.labels,
             containers={name: _container_to_pb(each) for name, each in descriptor.containers.items()},
-            batch=_batch_to_pb(descriptor.batch),
+            **_spec_to_pb(descriptor.spec),
         )
     except UnicodeEncodeError as error:
         # Not the text itself: it may be a secret of the container's environment.
@@ -152,9 +197,9 @@ def descriptor_to_pb(descriptor: JobDescriptor) -> pb.JobDescriptor:
         raise InvalidRequest([Violation("jobDescriptor", text)]) from error
 
 
-def retry_to_pb(policy: RetryPolicy) -> pb.RetryPolicy:
-    """*policy* as it goes over the wire; InvalidRequest for numbers that do not fit."""
-    at = f"batch.retryPolicy.{policy.kind.value}"
+def retry_to_pb(policy: RetryPolicy, of: str = "batch") -> pb.RetryPolicy:
+    """*policy* of such a job as it goes over the wire; InvalidRequest for numbers that do not fit."""
+    at = f"{of}.retryPolicy.{policy.kind.value}"
     retries = _uint(policy.retries, _UINT32_MAX, f"{at}.retries")
     match policy.kind:
         case RetryKind.IMMEDIATE:
@@ -175,17 +220,52 @@ def retry_to_pb(policy: RetryPolicy) -> pb.RetryPolicy:
             return pb.RetryPolicy(exponentialBackOff=back_off)
 
 
+class _Spec(TypedDict, total=False):
+    """The one member that a descriptor's spec becomes."""
+
+    batch: pb.BatchJobSpec
+    service: pb.ServiceJobSpec
+
+
+def _spec_to_pb(spec: JobSpec) -> _Spec:
+    if isinstance(spec, BatchSpec):
+        return {"batch": _batch_to_pb(spec)}
+    return {"service": _service_to_pb(spec)}
+
+
 def _batch_to_pb(batch: BatchSpec) -> pb.BatchJobSpec:
-    at = "batch.instances"
     return pb.BatchJobSpec(
-        instances=pb.TaskInstances(
-            min=_uint(batch.min, _UINT32_MAX, f"{at}.min"),
-            max=_uint(batch.max, _UINT32_MAX, f"{at}.max"),
-            desired=_uint(batch.desired, _UINT32_MAX, f"{at}.desired"),
-        ),
+        instances=_instances_to_pb(batch, "batch.instances"),
         runtimeLimitSecs=_units(batch.runtime_limit, _SECOND, "batch.runtimeLimitSecs"),
         retryPolicy=retry_to_pb(batch.retry) if batch.retry else None,
         containerId=batch.container_id,
+    )
+
+
+def _service_to_pb(service: ServiceSpec) -> pb.ServiceJobSpec:
+    at = "service.scalingPolices"
+    return pb.ServiceJobSpec(
+        instances=_instances_to_pb(service, "service.instances"),
+        enabled=service.enabled,
+        scalingPolices=[
+            pb.ScalingPolicy(
+                condition=each.condition,
+                action=each.action,
+                durationSecs=_units(each.duration, _SECOND, f"{at}.durationSecs"),
+                labels=each.labels,
+            )
+            for each in service.scaling
+        ],
+        retryPolicy=retry_to_pb(service.retry, "service") if service.retry else None,
+        containerId=service.container_id,
+    )
+
+
+def _instances_to_pb(spec: JobSpec, at: str) -> pb.TaskInstances:
+    return pb.TaskInstances(
+        min=_uint(spec.min, _UINT32_MAX, f"{at}.min"),
+        max=_uint(spec.max, _UINT32_MAX, f"{at}.max"),
+        desired=_uint(spec.desired, _UINT32_MAX, f"{at}.desired"),
     )
 
 

@@ -11,11 +11,14 @@ from typing import Any
 import grpc.aio
 from google.protobuf.empty_pb2 import Empty
 
-from titus_celery.core.model import Caller, JobDescriptor
+from titus_celery.core.descriptor import JobDescriptor
+from titus_celery.core.model import (
+    Caller,
+)
 from titus_celery.core.paging import FIRST_PAGE, Page, Totals, page_asked
 from titus_celery.errors import Unsupported
 from titus_celery.grpc.caller import caller_from, refuse_unsupported
-from titus_celery.grpc.convert import descriptor_from_pb, job_to_pb, task_to_pb
+from titus_celery.grpc.convert import descriptor_from_pb, instances_from_pb, job_to_pb, task_to_pb
 from titus_celery.grpc.ids import job_id_from, task_id_from
 from titus_celery.grpc.proto import titus_job_api_pb2 as pb
 from titus_celery.grpc.proto.titus_job_api_pb2_grpc import JobManagementServiceServicer
@@ -113,12 +116,15 @@ class JobManagement(JobManagementServiceServicer):
         raise Unsupported("ObserveJobClusters")
 
     async def UpdateJobInstances(self, request: pb.JobInstancesUpdate, context: Context) -> Empty:
-        """Not in this release."""
-        raise Unsupported("UpdateJobInstances")
+        """Record how many tasks a service is to have (docs/semantics.md B1.10)."""
+        job_id = job_id_from(request.jobId, "jobId")
+        await self._threads.run(self._jobs.resize, job_id, instances_from_pb(request.instances))
+        return Empty()
 
     async def UpdateJobStatus(self, request: pb.JobStatusUpdate, context: Context) -> Empty:
-        """Not in this release."""
-        raise Unsupported("UpdateJobStatus")
+        """Record whether a service is scaled by its policies (docs/semantics.md B1.11)."""
+        await self._threads.run(self._jobs.enable, job_id_from(request.id), request.enableStatus)
+        return Empty()
 
     async def KillJobs(self, request: pb.JobIds, context: Context) -> Empty:
         """Not in this release."""

@@ -17,13 +17,23 @@ from functools import partial
 from typing import Final
 
 from titus_celery.core.decision import Decision, Prove
+from titus_celery.core.engine import (
+    Seen,
+)
 from titus_celery.core.lifecycle import ended, run_order
 from titus_celery.core.model import Agent, Holding, Job, Task, TaskId
 from titus_celery.core.placement import has_lease
 from titus_celery.core.reasons import Code, Reason
 from titus_celery.core.recovery import taken_over
 from titus_celery.errors import Full, NotFound, PlaceTaken, StoreCorrupt, TitusError
-from titus_celery.ports import AgentRegistry, Clock, Executor, Queue, Records, Seen, TaskView
+from titus_celery.ports import (
+    AgentRegistry,
+    Clock,
+    Executor,
+    Queue,
+    Records,
+    TaskView,
+)
 from titus_celery.service.change import WritePath
 from titus_celery.service.lease import Lease
 from titus_celery.service.runs import Runs
@@ -34,6 +44,8 @@ __all__ = ["AgentLife", "Periods"]
 RECONCILE_PERIOD: Final = timedelta(seconds=30)
 #: Between two looks at the engine's images: a new one can be used this soon.
 IMAGES_PERIOD: Final = timedelta(seconds=1)
+#: Between two looks at what containers wrote to disk, of those that have a limit: each is walked through.
+DISK_PERIOD: Final = timedelta(seconds=15)
 #: Renewals that may fail before the lease is gone.
 RENEWALS_PER_LEASE: Final = 5
 #: An agent of this engine that has been without its lease for this part of one, while we renewed ours
@@ -109,6 +121,7 @@ class AgentLife:
             (self.poll, self._periods.poll),
             (self.take_over, self._periods.poll),
             (self.reconcile, RECONCILE_PERIOD),
+            (self._runs.check_disks, DISK_PERIOD),
         )
 
     def keep_lease(self, stop: threading.Event) -> None:

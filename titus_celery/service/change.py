@@ -63,6 +63,17 @@ class WritePath:
 
         return self._until_fresh(attempt)
 
+    def on_slots(self, id: JobId, decide: Callable[[Job, Sequence[Task], datetime], Decision]) -> Decision:
+        """Commit what *decide* says of a job and all of its open tasks; errors as in `on_task`."""
+
+        def attempt() -> Decision:
+            # In this order: the job's version then stands for tasks that are at least as new.
+            job, now = self._records.job(id)
+            tasks = self._records.open_tasks(id)
+            return self._commit(job, tasks, decide(job, tasks, now))
+
+        return self._until_fresh(attempt)
+
     def create(self, decide: Callable[[datetime], Decision]) -> Decision:
         """Commit a new job."""
         return self._commit(None, (), decide(self._records.now()))

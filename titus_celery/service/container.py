@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import timedelta
+from types import MappingProxyType
+from typing import Final
 
+from titus_celery.core import parameters
 from titus_celery.core import resources as kinds
+from titus_celery.core.containers import command_of
+from titus_celery.core.descriptor import Container
+from titus_celery.core.engine import (
+    ContainerOrder,
+)
 from titus_celery.core.model import Exit, Task
 from titus_celery.core.reasons import Code, Reason
-from titus_celery.core.validation import command_of
-from titus_celery.ports import ContainerOrder, TaskView
+from titus_celery.ports import (
+    TaskView,
+)
 
-__all__ = ["order_for", "over_limit", "why_ended"]
+__all__ = ["order_for", "why_ended"]
 
 
 def order_for(view: TaskView, installation: str) -> ContainerOrder:
@@ -30,15 +38,17 @@ def order_for(view: TaskView, installation: str) -> ContainerOrder:
         image_id=container.image.id,
         entry_point=entry_point,
         command=command,
-        env={**container.env, **_identity(task)},
+        env={
+            **container.env,
+            **parameters.env_of(container),
+            **_security_env(container.security_profile),
+            **_identity(task),
+        },
         demand=order.demand,
-        labels=_unknown_resources(container.resources),
+        gpus=order.gpus,
+        volumes=tuple(parameters.volumes(container.parameters.get(parameters.VOLUMES, ""))),
+        labels=_labels(container),
     )
-
-
-def over_limit(limit: timedelta) -> Reason:
-    """Why a run ends that took longer than it may (A5)."""
-    return Reason(Code.LIMIT, f"ran longer than {int(limit.total_seconds())} s")
 
 
 def why_ended(exit: Exit | None, cause: Reason | None) -> Reason:
@@ -72,7 +82,24 @@ def _identity(task: Task) -> Mapping[str, str]:
     }
 
 
-def _unknown_resources(resources: Mapping[str, str]) -> Mapping[str, str]:
-    """Resource kinds that mean nothing to us, as labels for whoever they mean something to (A4)."""
-    known = kinds.DEFAULTS.keys() | kinds.KNOWN_UNSUPPORTED
-    return {f"titus.resource.{key}": text for key, text in resources.items() if key not in known}
+#: The variables that tell a container its security profile, which Docker itself does not know (B8.3).
+_SECURITY_ENV: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "securityGroups": "TITUS_SECURITY_GROUPS",
+        "iamProfile": "TITUS_IAM_PROFILE",
+        "iamRole": "TITUS_IAM_ROLE",
+    }
+)
+
+
+def _security_env(profile: Mapping[str, str]) -> Mapping[str, str]:
+    return {variable: profile[key] for key, variable in _SECURITY_ENV.items() if profile.get(key)}
+
+
+def _labels(container: Container) -> Mapping[str, str]:
+    """What means nothing to us, as labels for whoever it means something to (A4, B8.3)."""
+    unknown = {key: text for key, text in container.resources.items() if key not in kinds.KINDS}
+    return {
+        **{f"titus.resource.{key}": text for key, text in unknown.items()},
+        **{f"titus.security.{key}": text for key, text in container.security_profile.items()},
+    }

@@ -23,6 +23,7 @@ from titus_celery.core.lifecycle import (
 )
 from titus_celery.core.model import Deadline, DeadlineKind, Job, JobId, KillIntent, Task, TaskId
 from titus_celery.core.reasons import Code, Reason
+from titus_celery.core.sizing import resized
 from titus_celery.core.states import State
 from titus_celery.errors import NotFound, TitusError
 from titus_celery.ports import Records
@@ -34,6 +35,8 @@ __all__ = ["Deadlines"]
 
 #: Deadlines looked at in one go: bounds the cost of a sweep.
 BATCH_MAX: Final = 500
+#: Ended tasks that a living job keeps: what comes with the job when it is looked at (A17).
+FINISHED_KEPT: Final = 1_000
 #: Once the store is there again agents tell within a second what happened meanwhile, and only then
 #: can it be said that one of them did not do what it should have.
 JUDGING_HELD: Final = timedelta(seconds=10)
@@ -79,6 +82,11 @@ class Deadlines:
                 return self._fan_out(JobId(deadline.entity))
             case DeadlineKind.SETTLE:
                 return self._settle(JobId(deadline.entity))
+            case DeadlineKind.RESIZE:
+                return self._resize(JobId(deadline.entity))
+            case DeadlineKind.PRUNE:
+                self._records.prune(JobId(deadline.entity), FINISHED_KEPT)
+                return Decision(why="the oldest are gone")
             case DeadlineKind.ARCHIVE:
                 self._records.archive(JobId(deadline.entity))
                 return Decision(why="it is archived")
@@ -117,11 +125,12 @@ class Deadlines:
 
     def _overdue(self, deadline: Deadline, job: Job, task: Task, now: datetime) -> Decision:
         """A task that its agent should have ended long ago is to be ended by it now (A5, B3.1)."""
+        limit = job.descriptor.runtime_limit
         match deadline.kind, task.state:
-            case DeadlineKind.LIMIT, State.RUNNING:
-                span, reason = job.descriptor.batch.runtime_limit + LIMIT_BACKSTOP, over_limit(job)
+            case DeadlineKind.LIMIT, State.RUNNING if limit:
+                span, reason = limit + LIMIT_BACKSTOP, over_limit(limit)
             case DeadlineKind.STUCK, State.STARTING:
-                span = self._spans.stuck_after
+                span = self._spans.stuck(job)
                 reason = Reason(Code.STUCK, f"still STARTING after {int(span.total_seconds())} s")
             case _:
                 return Decision(why=f"it is {task.state.name}")
@@ -148,9 +157,19 @@ class Deadlines:
         job, _ = self._records.job(id)
         intent = job.kill
         if intent is not None:
-            for task in self._records.open_tasks(id):
+            tasks = self._records.open_tasks(id)
+            for task in tasks:
                 self._writes.on_task(task.id, _kill_for(intent))
+            if not tasks:
+                # Nothing is left whose end would end the job.
+                self._settle(id)
         return Decision(why="every task has it")
+
+    def _resize(self, id: JobId) -> Decision:
+        """Make as many slots as are wanted, or fewer; the deadline stays until that is so."""
+        while not (step := self._writes.on_slots(id, resized)).is_empty:
+            self._lookout.look_if_due()
+        return step
 
     def _settle(self, id: JobId) -> Decision:
         has_open = bool(self._records.open_tasks(id))

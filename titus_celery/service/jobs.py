@@ -13,9 +13,19 @@ from typing import Final
 
 from titus_celery.core import jobs as deciding
 from titus_celery.core.decision import Decision
+from titus_celery.core.descriptor import Instances, JobDescriptor, ServiceSpec
 from titus_celery.core.lifecycle import killed
-from titus_celery.core.model import Caller, Job, JobDescriptor, JobId, JobSummary, KillIntent, Task, TaskId
-from titus_celery.core.validation import Limits, check, effective
+from titus_celery.core.model import (
+    Caller,
+    Job,
+    JobId,
+    JobSummary,
+    KillIntent,
+    Task,
+    TaskId,
+)
+from titus_celery.core.sizing import resize_requested, status_requested
+from titus_celery.core.validation import Limits, check, check_instances, effective, with_bounds
 from titus_celery.errors import (
     FailedPrecondition,
     ImageMissing,
@@ -119,6 +129,30 @@ class Jobs:
 
         self._writes.on_job(job_id, decide)
 
+    def resize(self, job_id: JobId, wanted: Instances) -> None:
+        """Record how many tasks a service job is to have; control makes it so (docs/semantics.md B1.10).
+
+        NotFound; FailedPrecondition if it is no service, or ending; InvalidRequest for numbers that do
+        not fit each other. The job is as before then.
+        """
+
+        def decide(job: Job, now: datetime) -> Decision:
+            spec = _service_of(job)
+            numbers = replace(spec, min=wanted.min, desired=wanted.desired, max=wanted.max)
+            new = with_bounds(numbers)
+            if found := list(check_instances("instances", new, self._limits.service_max)):
+                raise InvalidRequest(found)
+            return resize_requested(job, new, now)
+
+        self._writes.on_job(job_id, decide)
+
+    def enable(self, job_id: JobId, is_enabled: bool) -> None:
+        """Record whether a service job is scaled by its policies (docs/semantics.md B1.11).
+
+        NotFound; FailedPrecondition if it is no service, or ending.
+        """
+        self._writes.on_job(job_id, lambda job, now: status_requested(job, _service_of(job), is_enabled))
+
     def find_task(self, task_id: TaskId) -> Task:
         """A task, live or finished or replaced; NotFound."""
         return self._records.task(task_id).task
@@ -173,6 +207,15 @@ class _Intake:
             if self._known is None or now - self._known[1] >= MEMORY_FRESH:
                 self._known = self._records.memory(), now
             return self._known[0]
+
+
+def _service_of(job: Job) -> ServiceSpec:
+    """What a service job that goes on is to be."""
+    if job.state.is_final or job.kill is not None:
+        raise FailedPrecondition("job", job.id, "it is over" if job.state.is_final else "it is being killed")
+    if not isinstance(job.descriptor.spec, ServiceSpec):
+        raise FailedPrecondition("job", job.id, "it is a batch job, whose tasks keep their number")
+    return job.descriptor.spec
 
 
 def _intent(caller: Caller, now: datetime) -> KillIntent:

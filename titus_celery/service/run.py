@@ -11,13 +11,15 @@ import logging
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, TypeVar
 
 from titus_celery.core.decision import Decision
-from titus_celery.core.lifecycle import Spans, claimed, ended, running
-from titus_celery.core.model import Agent, Dispatch, Exit, Job, Task, TaskId
+from titus_celery.core.engine import (
+    Phase,
+)
+from titus_celery.core.lifecycle import claimed, ended, over_limit, running
+from titus_celery.core.model import NO_ADDRESS, Dispatch, Exit, Job, Task, TaskId
 from titus_celery.core.reasons import Code, Reason
 from titus_celery.core.recovery import Standing, asserted, ended_again, standing
 from titus_celery.core.states import State
@@ -29,14 +31,15 @@ from titus_celery.errors import (
     StoreUnavailable,
     TitusError,
 )
-from titus_celery.ports import Executor, Outputs, Phase, Records, TaskView
-from titus_celery.service.change import WritePath
-from titus_celery.service.container import order_for, over_limit, why_ended
+from titus_celery.ports import (
+    TaskView,
+)
+from titus_celery.service.container import order_for, why_ended
 from titus_celery.service.crash import reached
-from titus_celery.service.lease import Lease
+from titus_celery.service.tools import Announce, Tools
 from titus_celery.service.watch import Watch
 
-__all__ = ["Announce", "Run", "Tools"]
+__all__ = ["Run"]
 
 #: Between two tries to tell the store of an end while it is away.
 REPORT_PAUSE: Final = timedelta(seconds=1)
@@ -50,28 +53,11 @@ LEASE_PAUSE: Final = timedelta(seconds=1)
 #: Told to nobody, unless a store that restarted forgot what it was that had ended it.
 _ELSEWHERE: Final = Reason(Code.LOST, "it was ended elsewhere")
 
+_MEGA: Final = 1_000_000
+
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-#: Told of each state that a run enters, for whoever watches Celery.
-Announce = Callable[[State], None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tools:
-    """What every run of an agent works with."""
-
-    agent: Agent
-    installation: str
-    records: Records
-    #: Writes under this agent's lease.
-    writes: WritePath
-    executor: Executor
-    outputs: Outputs
-    lease: Lease
-    spans: Spans
-    grace: timedelta
 
 
 class Run:
@@ -90,7 +76,7 @@ class Run:
         self._order: Dispatch | None = None
         self._is_up = False
         self._is_forgotten = False
-        self._ip = ""
+        self._address = NO_ADDRESS
         #: Another agent of this engine has the task: everything here is void.
         self.is_handed_on = False
         self._end: tuple[Reason, Exit | None] | None = None
@@ -118,6 +104,13 @@ class Run:
             return task if task.state.is_final else None
         finally:
             self._watch.close()
+
+    def check_disk(self) -> None:
+        """End the container if it wrote more than it may (docs/semantics.md A4)."""
+        limit = self._order.demand.disk_bytes if self._order is not None and self._is_up else 0
+        if limit and (used := self._tools.executor.disk_used(self.id)) > limit:
+            what = f"wrote {used / _MEGA:.0f} MB to its disk; its limit is {limit / _MEGA:.0f} MB"
+            self.end_for(Reason(Code.FAILED, what))
 
     @property
     def has_ended(self) -> bool:
@@ -214,7 +207,7 @@ class Run:
             if refusal is not None:
                 return refusal
         else:
-            self._is_up, self._ip = True, view.task.ip
+            self._is_up, self._address = True, view.task.address
             self._announce(State.RUNNING)
             # The process before us may have stopped it for what is on record.
             self._obey(view)
@@ -227,13 +220,15 @@ class Run:
             before = executor.look(self.id) if adopt else None
             if before is not None and before.phase is not Phase.CREATED:
                 # A process before this one started it: wanted or not, it must be seen to its end.
-                self._ip = before.ip
+                self._address = before.address
             else:
-                executor.create(order_for(view, self._tools.installation))
+                order = order_for(view, self._tools.installation)
+                executor.fetch(order.image_id, lambda: self._watch.cause is None)
+                executor.create(order)
                 reached("created")
                 if not self._may_start():
                     return self._watch.cause or _ELSEWHERE, None
-                self._ip = executor.start(self.id).ip
+                self._address = executor.start(self.id).address
         except ImageMissing as error:
             return Reason(Code.INVALID, str(error)), None
         except StartRefused as error:
@@ -260,10 +255,10 @@ class Run:
 
     def _read_back(self) -> None:
         """Say that it runs; if it is not wanted any more, it has to go."""
-        order, ip = self._known_order(), self._ip
+        order, address = self._known_order(), self._address
 
         if self._write(
-            lambda job, task, now: self._if_ours(task, running(job, task, order.number, ip, now))
+            lambda job, task, now: self._if_ours(task, running(job, task, order.number, address, now))
         ).is_empty:
             # Because a commit whose answer was lost did it, because that was forgotten, or it is void.
             self._insist(self._assert)
@@ -277,9 +272,9 @@ class Run:
     def _see_through(self) -> tuple[Reason, Exit | None]:
         """Follow the container to its end: why it ended, and how."""
         view = self._insist(lambda: self._tools.records.task(self.id))
-        limit = view.job.descriptor.batch.runtime_limit
         since = view.task.at(State.RUNNING) or view.now
-        self._watch.arm(limit - (view.now - since), over_limit(limit))
+        if limit := view.job.descriptor.runtime_limit:
+            self._watch.arm(limit - (view.now - since), over_limit(limit))
         self._watch.follow_output()
         try:
             exit = self._wait()
@@ -342,8 +337,8 @@ class Run:
             watch.end_for(watch.cause)
 
     def _assert(self) -> None:
-        order, ip = self._known_order(), self._ip
-        self._tools.writes.on_task(self.id, lambda job, task, now: asserted(job, task, order, ip, now))
+        order, address = self._known_order(), self._address
+        self._tools.writes.on_task(self.id, lambda job, task, now: asserted(job, task, order, address, now))
 
     def _report(self, reason: Reason, exit: Exit | None) -> Task:
         """The task as it is on record once its end was told."""
@@ -356,9 +351,9 @@ class Run:
         return task
 
     def _end_of(self, reason: Reason, exit: Exit | None) -> Callable[[Job, Task, datetime], Decision]:
-        order, ip = self._known_order(), self._ip
+        order, address = self._known_order(), self._address
         if self._is_up:
-            return lambda job, task, now: ended_again(job, task, order, ip, reason, exit, now)
+            return lambda job, task, now: ended_again(job, task, order, address, reason, exit, now)
         return lambda job, task, now: self._if_ours(
             task, ended(job, task, reason, now, exit=exit, number=order.number)
         )

@@ -12,8 +12,9 @@ from typing import Final
 
 from titus_celery.core.model import Task, TaskId
 from titus_celery.core.reasons import Code, Reason
-from titus_celery.errors import Fenced, NotFound, StoreCorrupt
-from titus_celery.service.run import Announce, Run, Tools
+from titus_celery.errors import EngineFault, Fenced, NotFound, StoreCorrupt
+from titus_celery.service.run import Run
+from titus_celery.service.tools import Announce, Tools
 
 __all__ = ["INSTALLATION_STOPPED", "Runs"]
 
@@ -88,6 +89,14 @@ class Runs:
         for run in self._all():
             with self._looked_after(run):
                 run.look_after()
+
+    def check_disks(self) -> None:
+        """End every run whose container wrote more than it may."""
+        for run in self._all():
+            try:
+                run.check_disk()
+            except EngineFault as error:
+                _log.warning("task %s: its disk cannot be measured now: %s", run.id, error)
 
     def tell_again(self) -> None:
         """The store restarted, and may have forgotten what it was told last: tell it again."""

@@ -44,7 +44,9 @@ class Sweep:
         self._lookout = lookout
         self._deadlines = Deadlines(records=records, writes=writes, lookout=lookout, spans=spans)
         self._losing = Losing(registry=registry, writes=writes, lookout=lookout, lost_after=lost_after)
-        self._placing = Placing(records=records, writes=writes, lookout=lookout, clock=clock, spans=spans)
+        self._placing = Placing(
+            records=records, registry=registry, writes=writes, lookout=lookout, clock=clock, spans=spans
+        )
         self._wanted = threading.Event()
         self._running = threading.Lock()
         #: Set after each pass: there may be new deadlines.
