@@ -21,6 +21,7 @@ from titus_celery.adapters.outputs import OutputStore
 from titus_celery.adapters.process_name import is_gone, process_name
 from titus_celery.adapters.redis_keyspace import RedisKeyspace
 from titus_celery.adapters.registry import AgentStore
+from titus_celery.adapters.snapshots import SnapshotStore
 from titus_celery.adapters.store import RecordStore
 from titus_celery.adapters.system import SystemClock, SystemIds, die, freeze
 from titus_celery.core.engine import (
@@ -34,10 +35,11 @@ from titus_celery.ports import (
     Outputs,
     Queue,
     Records,
+    Snapshots,
 )
 from titus_celery.service import crash
 from titus_celery.service.agent import AgentLife, Periods
-from titus_celery.service.change import WritePath
+from titus_celery.service.change import Committed, WritePath
 from titus_celery.service.jobs import Jobs
 from titus_celery.service.lease import Lease, gone_after
 from titus_celery.service.places import Places
@@ -82,8 +84,10 @@ class GatewayParts:
     """What a gateway serves from."""
 
     jobs: Jobs
+    committed: Committed
     records: Records
     log: ChangeLog
+    snapshots: Snapshots
     outputs: Outputs
 
 
@@ -137,8 +141,17 @@ def gateway(settings: Settings, app: App) -> GatewayParts:
     # A reply tells what is stored; it does not wait for the broker.
     base = _base(settings, app, is_hurried=True)
     resolver = InventoryResolver(AgentStore(base.keyspace))
-    jobs = Jobs(base.records, base.writes, resolver, SystemIds(), settings.limits(), SystemClock())
-    return GatewayParts(jobs, base.records, base.records, OutputStore(base.keyspace))
+    committed = Committed()
+    writes = WritePath(base.records, base.queue, committed=committed)
+    jobs = Jobs(base.records, writes, resolver, SystemIds(), settings.limits(), SystemClock())
+    return GatewayParts(
+        jobs,
+        committed,
+        base.records,
+        base.records,
+        SnapshotStore(base.keyspace),
+        OutputStore(base.keyspace),
+    )
 
 
 def control(settings: Settings, app: App) -> ControlParts:

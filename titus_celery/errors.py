@@ -13,6 +13,7 @@ from typing import Final
 
 __all__ = [
     "EXIT_OURS",
+    "AlreadyExists",
     "Busy",
     "Conflict",
     "EngineFault",
@@ -21,7 +22,9 @@ __all__ = [
     "Full",
     "ImageMissing",
     "InvalidRequest",
+    "LimitReached",
     "NotFound",
+    "PartialFailure",
     "PlaceTaken",
     "PositionLost",
     "SettingsError",
@@ -30,6 +33,7 @@ __all__ = [
     "StoreCorrupt",
     "StoreFull",
     "StoreUnavailable",
+    "Taken",
     "TitusError",
     "Unavailable",
     "Unsupported",
@@ -110,6 +114,50 @@ class Conflict(TitusError):
 
     def __str__(self) -> str:
         return f"{self.what} was changed by another writer at the same time; try again"
+
+
+class Taken(Conflict):
+    """A name that is one job's at a time is another one's."""
+
+    def __str__(self) -> str:
+        return f"{self.what} is another job's for as long as that lives"
+
+
+class AlreadyExists(TitusError):
+    """An idempotency key was used before, for something else."""
+
+    def __init__(self, key: str, id: str) -> None:
+        super().__init__(key, id)
+        self.key, self.id = key, id
+
+    def __str__(self) -> str:
+        return f"the idempotency key {self.key!r} made job {self.id}, and was sent with another job now"
+
+
+class LimitReached(TitusError):
+    """There are as many of these as there may be."""
+
+    def __init__(self, what: str, limit: int) -> None:
+        super().__init__(what, limit)
+        self.what, self.limit = what, limit
+
+    def __str__(self) -> str:
+        return f"{self.limit} {self.what} are alive, which is the most that this installation takes"
+
+
+class PartialFailure(TitusError):
+    """Of several things that were asked for some were not done; the others were, and stand."""
+
+    def __init__(self, doing: str, failures: Sequence[tuple[str, TitusError]], done: Sequence[str]) -> None:
+        super().__init__(doing, tuple(failures), tuple(done))
+        self.doing = doing
+        self.failures: tuple[tuple[str, TitusError], ...] = tuple(failures)
+        self.done: tuple[str, ...] = tuple(done)
+
+    def __str__(self) -> str:
+        count = len(self.failures) + len(self.done)
+        told = "; ".join(f"{id}: {error}" for id, error in self.failures)
+        return f"{self.doing}: {len(self.failures)} of {count} failed, the others are done: {told}"
 
 
 class Full(Conflict):
@@ -201,7 +249,7 @@ class PositionLost(TitusError):
 
 
 class SlowObserver(TitusError):
-    """An observer took its events more slowly than they came: start from a snapshot."""
+    """An observer took its events more slowly than they came: it may go on where it was."""
 
     def __init__(self, events_max: int) -> None:
         super().__init__(events_max)
@@ -209,8 +257,8 @@ class SlowObserver(TitusError):
 
     def __str__(self) -> str:
         return (
-            f"the observer fell more than {self.events_max} events behind and was cut off; "
-            "observe again, and read faster or observe fewer jobs"
+            f"the observer fell more than {self.events_max} events behind and was cut off; resume at the "
+            "position in the trailers, and read faster or observe fewer jobs"
         )
 
 

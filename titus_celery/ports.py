@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NewType, Protocol
 
-from titus_celery.core.decision import Change, Command, Notification
+from titus_celery.core.claims import Claim, ClaimKind
+from titus_celery.core.decision import Change, Command, LogEntry
 from titus_celery.core.descriptor import Image
 from titus_celery.core.engine import ContainerOrder, EngineFacts, Seen, Started
 from titus_celery.core.model import (
@@ -23,10 +24,12 @@ from titus_celery.core.model import (
     Exit,
     Job,
     JobId,
+    JobSummary,
     Task,
     TaskId,
 )
 from titus_celery.core.retention import Ended, Freed, Kept
+from titus_celery.core.shelf import Order
 
 __all__ = [
     "AgentRegistry",
@@ -44,12 +47,25 @@ __all__ = [
     "Queue",
     "Records",
     "Retained",
+    "Snapshots",
     "Source",
     "TaskView",
+    "is_before",
+    "place_of",
 ]
 
-#: A place in the change log; later places compare as later through `ChangeLog.read` only.
+#: A place in the change log.
 Position = NewType("Position", str)
+
+
+def place_of(position: Position) -> tuple[int, ...]:
+    """What positions of one log are ordered by."""
+    return tuple(int(part) for part in position.split("-"))
+
+
+def is_before(one: Position, other: Position) -> bool:
+    """Whether the log got to *one* first."""
+    return place_of(one) < place_of(other)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,16 +113,22 @@ class Records(Protocol):
     def task(self, task_id: TaskId) -> TaskView:
         """The task, its job and the store's time. NotFound if there is none."""
 
-    def commit(self, change: Change) -> None:
+    def commit(self, change: Change) -> Position | None:
         """Make *change* true, whole or not at all, change log and deadlines included.
+
+        The place in the log that is reached by it; None if it wrote nothing there.
 
         Conflict if the job's intent or a task's version moved since it was read, if a record that
         should be new exists, or if a job is ended that has open slots. Full if *room* would be
-        exceeded. Fenced if the lease that it is made *under* went to another process.
+        exceeded. Taken if a name of a new job is another one's, LimitReached if there are as many jobs
+        as the change allows. Fenced if the lease that it is made *under* went to another process.
 
         When the last open slot of a job closes, the same commit arms its SETTLE deadline.
         A commit moves the job's state forward to the furthest its tasks got (A6).
         """
+
+    def claimed(self, kind: ClaimKind, name: str) -> Claim | None:
+        """Whose the name is, if it is anybody's."""
 
     def open_tasks(self, job_id: JobId) -> Sequence[Task]:
         """The job's open tasks by slot: those alive, and failed ones whose replacement is due."""
@@ -142,6 +164,22 @@ class Records(Protocol):
         """Make a job that is over and its tasks one record that reads the same; safe to repeat."""
 
 
+class Snapshots(Protocol):
+    """All jobs as they stand, a chunk at a time, for who follows the change log from before.
+
+    Jobs that come or go while one reads are in a chunk or not; the log tells of them.
+    """
+
+    def live(
+        self, after: Order | None, limit: int, ended_max: int
+    ) -> tuple[Sequence[JobSummary], Order | None]:
+        """At most *limit* live jobs after this place, by creation and id, each with its open tasks and
+        the newest *ended_max* of the others; and the place to go on from, None at the end."""
+
+    def over(self, after: Order | None, limit: int) -> tuple[Sequence[Job], Order | None]:
+        """The same for jobs that are over, by end and id, without tasks."""
+
+
 class Retained(Protocol):
     """The jobs that are over and still kept (docs/semantics.md A17), and how they go."""
 
@@ -161,7 +199,7 @@ class ChangeLog(Protocol):
     def end(self) -> Position:
         """The place after everything committed so far."""
 
-    def read(self, after: Position, limit: int, block: timedelta) -> Sequence[tuple[Position, Notification]]:
+    def read(self, after: Position, limit: int, block: timedelta) -> Sequence[tuple[Position, LogEntry]]:
         """What follows *after*, in commit order; waits up to *block* for the first, then [].
 
         Raises PositionLost (errors) when the log no longer reaches back to *after*.

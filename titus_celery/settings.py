@@ -158,6 +158,7 @@ class Settings:
             runtime_max=self.runtime_limit_max,
             batch_max=self.batch_tasks_max,
             service_max=self.service_tasks_max,
+            jobs_max=self.jobs_max,
             container=ContainerLimits(
                 cpu_max=self.cpu_max,
                 memory_mb_max=self.memory_mb_max,

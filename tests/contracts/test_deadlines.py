@@ -112,11 +112,11 @@ class Meddling:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
-    def transact(self, checks: Sequence[Check], writes: Sequence[Write], *, grows: bool = False) -> None:
+    def transact(self, checks: Sequence[Check], writes: Sequence[Write], *, grows: bool = False) -> str:
         """First what the others do, then this."""
         self._inner.transact([], self._meanwhile)
         self._meanwhile.clear()
-        self._inner.transact(checks, writes, grows=grows)
+        return self._inner.transact(checks, writes, grows=grows)
 
 
 def test_what_is_moved_or_gone_meanwhile_is_not_pulled(bench: Bench) -> None:

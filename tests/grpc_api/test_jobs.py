@@ -39,7 +39,7 @@ async def test_a_job_that_nobody_owns_is_refused_naming_owner(titus: World) -> N
     assert "owner.ownerEmail" in error.details
 
 
-@pytest.mark.parametrize("key", ["x-titus-job-cluster-id", "x-titus-idempotency-key"])
+@pytest.mark.parametrize("key", ["x-titus-job-cluster-id"])
 async def test_metadata_that_a_creation_cannot_heed_is_refused_by_name(titus: World, key: str) -> None:
     error = await refused(titus.jobs.CreateJob(descriptor(), metadata=((key, "x"),)))
     assert error.code is grpc.StatusCode.UNIMPLEMENTED
@@ -103,19 +103,6 @@ async def test_a_page_that_cannot_be_is_refused(titus: World, page: pb.Page, fie
     error = await refused(titus.jobs.FindJobs(pb.JobQuery(page=page)))
     assert error.code is grpc.StatusCode.INVALID_ARGUMENT
     assert field in error.details
-
-
-@pytest.mark.parametrize(
-    ("query", "name"),
-    [
-        (pb.JobQuery(fiterlingCriteria={"appName": "x"}), "fiterlingCriteria 'appName'"),
-        (pb.JobQuery(fields=["jobState"]), "fields 'jobState'"),
-    ],
-)
-async def test_choosing_among_jobs_is_refused_by_name(titus: World, query: pb.JobQuery, name: str) -> None:
-    error = await refused(titus.jobs.FindJobs(query))
-    assert error.code is grpc.StatusCode.UNIMPLEMENTED
-    assert name in error.details
 
 
 async def test_a_task_is_found_while_it_runs_and_when_it_is_over(titus: World) -> None:

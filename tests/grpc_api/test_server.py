@@ -14,13 +14,11 @@ from google.protobuf.empty_pb2 import Empty
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
-from tests.grpc_api.world import BLOCK, PATIENCE, Store, World
+from tests.grpc_api.world import PATIENCE, Store, World
 from titus_celery.errors import SettingsError
 from titus_celery.grpc.proto import titus_job_api_pb2 as pb
 from titus_celery.grpc.proto.titus_job_api_pb2_grpc import JobManagementServiceStub
 from titus_celery.grpc.server import SERVICES, GatewayServices, build_server, serve, stop_on_signals
-from titus_celery.service.feed import Feed
-from titus_celery.service.tail import Tails
 from titus_celery.settings import Settings
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -28,10 +26,7 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 def services() -> GatewayServices:
-    store = Store()
-    return GatewayServices(
-        jobs=store.jobs(), feed=Feed(store.records, block=BLOCK), tails=Tails(store.records, store.outputs)
-    )
+    return Store().services()
 
 
 def free_port() -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import grpc
@@ -12,12 +13,12 @@ from google.protobuf.empty_pb2 import Empty
 
 from tests.grpc_api.world import BLOCK, PATIENCE, Store, World, descriptor, world
 from titus_celery.adapters.keyspace import Keyspace
-from titus_celery.adapters.store import RecordStore
-from titus_celery.core.model import JobId, TaskId
+from titus_celery.adapters.snapshots import SnapshotStore
+from titus_celery.core.model import JobId, JobSummary, TaskId
+from titus_celery.core.shelf import Order
 from titus_celery.core.states import State
 from titus_celery.grpc.proto import titus_job_api_pb2 as pb
 from titus_celery.grpc.proto.titus_job_api_pb2_grpc import JobManagementServiceStub
-from titus_celery.ports import Position
 from titus_celery.service.feed import Feed
 
 Stream = grpc.aio.UnaryStreamCall[Any, pb.JobChangeNotification]
@@ -40,7 +41,7 @@ async def snapshots(stream: Stream) -> list[pb.Job]:
     return jobs
 
 
-async def ending(stream: Stream) -> grpc.StatusCode:
+async def ending(stream: Any) -> grpc.StatusCode:
     """How the stream ends, after whatever still comes."""
     async with asyncio.timeout(PATIENCE):
         try:
@@ -48,7 +49,8 @@ async def ending(stream: Stream) -> grpc.StatusCode:
                 pass
         except grpc.aio.AioRpcError:
             pass
-        return await stream.code()
+        code: grpc.StatusCode = await stream.code()
+        return code
 
 
 async def test_a_job_is_observed_from_its_snapshot_to_its_end(titus: World) -> None:
@@ -83,7 +85,7 @@ async def test_an_unknown_job_cannot_be_observed(titus: World) -> None:
     stream = titus.jobs.ObserveJob(pb.JobId(id="no-such-job"))
     assert await ending(stream) is grpc.StatusCode.NOT_FOUND
     assert "no-such-job" in await stream.details()
-    assert titus.feed.listeners == 0
+    assert titus.gateway.observers == 0
 
 
 async def test_what_happens_to_other_jobs_is_not_told(titus: World) -> None:
@@ -142,28 +144,30 @@ async def test_every_observer_hears_every_job_once_while_they_are_created_all_ar
     assert all(ids == expected for ids in seen)
 
 
-class Late(RecordStore):
-    """A change log whose end is known only once it is told."""
+class Late(SnapshotStore):
+    """Jobs that can be read only once it is told."""
 
     def __init__(self, keyspace: Keyspace) -> None:
         super().__init__(keyspace)
         self.told = threading.Event()
 
-    def end(self) -> Position:
+    def live(
+        self, after: Order | None, limit: int, ended_max: int
+    ) -> tuple[Sequence[JobSummary], Order | None]:
         self.told.wait(PATIENCE)
-        return super().end()
+        return super().live(after, limit, ended_max)
 
 
-async def test_the_snapshot_is_read_only_once_the_log_is_followed() -> None:
-    """A job created between the two would be missing from both."""
+async def test_a_job_that_is_made_while_the_jobs_are_read_is_told_once() -> None:
+    """It is in what is read, in the log, or in both."""
     store = Store()
-    log = Late(store.keyspace)
-    async with world(store, feed=Feed(log, block=BLOCK)) as titus:
+    late = Late(store.keyspace)
+    async with world(store, feed=Feed(store.records, late, block=BLOCK)) as titus:
+        first = await titus.create()
         stream = titus.jobs.ObserveJobs(Empty())
-        await titus.until(lambda: titus.feed.listeners == 1)
-        id = await titus.create()
-        log.told.set()
-        assert [job.id for job in await snapshots(stream)] == [id]
+        second = await titus.create()
+        late.told.set()
+        assert sorted(job.id for job in await snapshots(stream)) == sorted([first, second])
 
 
 async def test_an_observer_that_falls_behind_is_cut_off_and_told_so() -> None:
@@ -173,7 +177,7 @@ async def test_an_observer_that_falls_behind_is_cut_off_and_told_so() -> None:
         await titus.jobs.CreateJob(descriptor(desired=50))
         assert await ending(stream) is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert "fell more than 10 events behind" in await stream.details()
-        assert titus.feed.listeners == 0
+        assert titus.gateway.observers == 0
         assert titus.gateway.internal_errors == 0
 
 
@@ -187,7 +191,7 @@ async def test_an_observer_that_does_not_read_at_all_holds_nothing_of_ours() -> 
         stream = JobManagementServiceStub(channel).ObserveJobs(Empty())
         await snapshots(stream)
         async with asyncio.timeout(PATIENCE):
-            while titus.feed.listeners:
+            while titus.gateway.observers:
                 await titus.create(100)
         assert await ending(stream) is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert titus.gateway.internal_errors == 0
@@ -199,10 +203,10 @@ async def test_an_observer_that_leaves_frees_its_place(titus: World, reads: int)
     streams: list[Stream] = [titus.jobs.ObserveJobs(Empty()), titus.jobs.ObserveJob(pb.JobId(id=id))]
     for stream in streams * reads:
         await snapshots(stream)
-    await titus.until(lambda: reads == 0 or titus.feed.listeners == 2)
+    await titus.until(lambda: reads == 0 or titus.gateway.observers == 2)
     for stream in streams:
         stream.cancel()
-    await titus.until(lambda: titus.feed.listeners == 0)
+    await titus.until(lambda: titus.gateway.observers == 0)
 
 
 async def test_observers_are_sent_away_when_the_gateway_stops(titus: World) -> None:

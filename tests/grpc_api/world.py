@@ -17,6 +17,7 @@ from titus_celery.adapters.memory_keyspace import MemoryKeyspace
 from titus_celery.adapters.memory_queue import MemoryQueue
 from titus_celery.adapters.outputs import OutputStore
 from titus_celery.adapters.registry import AgentStore
+from titus_celery.adapters.snapshots import SnapshotStore
 from titus_celery.adapters.store import RecordStore
 from titus_celery.adapters.system import SystemClock, SystemIds
 from titus_celery.core.decision import Decision
@@ -38,13 +39,13 @@ from titus_celery.core.model import (
 from titus_celery.core.placement import Need
 from titus_celery.core.reasons import Code, Reason
 from titus_celery.core.states import State
+from titus_celery.grpc.hub import OBSERVER_EVENTS_MAX
 from titus_celery.grpc.proto import titus_job_api_pb2 as pb
 from titus_celery.grpc.proto.titus_celery_v1_pb2_grpc import TaskOutputServiceStub
 from titus_celery.grpc.proto.titus_job_api_pb2_grpc import JobManagementServiceStub
 from titus_celery.grpc.server import Gateway, GatewayServices, build_server
-from titus_celery.grpc.streams import OBSERVER_EVENTS_MAX
 from titus_celery.ports import ImageResolver
-from titus_celery.service.change import WritePath
+from titus_celery.service.change import Committed, WritePath
 from titus_celery.service.feed import Feed
 from titus_celery.service.jobs import Jobs
 from titus_celery.service.tail import Tails
@@ -107,14 +108,27 @@ class Store:
         self.records = RecordStore(keyspace)
         self.outputs = OutputStore(keyspace)
         self.registry = AgentStore(keyspace)
+        self.snapshots = SnapshotStore(keyspace)
         self.queue = MemoryQueue()
-        self.writes = WritePath(self.records, self.queue)
+        #: Whatever is written here, by whomever, the gateway of this process knows at its next call.
+        self.committed = Committed()
+        self.writes = WritePath(self.records, self.queue, committed=self.committed)
         self.registry.report_images(AGENT.engine_id, {"busybox:1": "sha256:1", "sha256:1": "sha256:1"})
 
     def jobs(self, resolver: ImageResolver | None = None) -> Jobs:
         """The use cases over this store."""
         resolver = resolver or InventoryResolver(self.registry)
         return Jobs(self.records, self.writes, resolver, SystemIds(), Settings().limits(), SystemClock())
+
+    def services(self, resolver: ImageResolver | None = None, feed: Feed | None = None) -> GatewayServices:
+        """What a gateway over this store serves from."""
+        return GatewayServices(
+            jobs=self.jobs(resolver),
+            feed=feed or Feed(self.records, self.snapshots, block=BLOCK, retry_after=BLOCK),
+            log=self.records,
+            committed=self.committed,
+            tails=Tails(self.records, self.outputs, block=BLOCK),
+        )
 
     def task(self, task_id: TaskId) -> Task:
         """A task's record."""
@@ -152,7 +166,6 @@ class World:
     """A gateway, clients of it, and the store behind it."""
 
     store: Store
-    feed: Feed
     gateway: Gateway
     channel: grpc.aio.Channel
 
@@ -204,13 +217,10 @@ async def world(
 ) -> AsyncIterator[World]:
     """A running gateway and a connection to it."""
     store = store or Store()
-    feed = feed or Feed(store.records, block=BLOCK)
-    tails = Tails(store.records, store.outputs, block=BLOCK)
-    services = GatewayServices(jobs=store.jobs(resolver), feed=feed, tails=tails)
-    gateway = build_server(services, "127.0.0.1:0", events_max=events_max)
+    gateway = build_server(store.services(resolver, feed), "127.0.0.1:0", events_max=events_max)
     await gateway.start()
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{gateway.port}") as channel:
-            yield World(store, feed, gateway, channel)
+            yield World(store, gateway, channel)
     finally:
         await gateway.stop()

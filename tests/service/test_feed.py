@@ -1,64 +1,72 @@
-"""The feed: who subscribes misses nothing, and a log that cannot be followed is told."""
+"""The feed: who learns from it misses nothing, and a log that cannot be followed is told."""
 
 from __future__ import annotations
 
 import logging
 import queue
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from titus_celery.adapters.memory_keyspace import MemoryKeyspace
+from titus_celery.adapters.snapshots import SnapshotStore
 from titus_celery.adapters.store import RecordStore
-from titus_celery.core.decision import JobAdded, JobEnded, Notification, TaskUpdated, change_of
-from titus_celery.core.descriptor import (
-    BatchSpec,
-    Container,
-    Image,
-    JobDescriptor,
-)
+from titus_celery.core.decision import JobAdded, LogEntry, change_of
+from titus_celery.core.descriptor import BatchSpec, Container, Image, JobDescriptor
 from titus_celery.core.jobs import created
-from titus_celery.core.model import (
-    JobId,
-)
+from titus_celery.core.model import Job, JobId, JobSummary, StateChange
+from titus_celery.core.shelf import Order
+from titus_celery.core.states import State
 from titus_celery.errors import PositionLost, StoreUnavailable, Unavailable
 from titus_celery.ports import ChangeLog, Position
-from titus_celery.service.feed import BATCH_MAX, Feed
+from titus_celery.service.feed import BATCH_MAX, LIVE_CHUNK, OVER_CHUNK, Feed
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 #: What a test waits for what must come, in seconds, before it fails.
 PATIENCE = 20
 BLOCK = timedelta(milliseconds=20)
 
+Said = tuple[str, object]
+
 
 @dataclass
-class Ear:
-    """A listener that keeps what it hears."""
+class Pupil:
+    """A sink that keeps what it is told, in order."""
 
-    heard: queue.SimpleQueue[Notification] = field(default_factory=queue.SimpleQueue)
-    errors: queue.SimpleQueue[Exception] = field(default_factory=queue.SimpleQueue)
+    said: queue.SimpleQueue[Said] = field(default_factory=queue.SimpleQueue)
 
-    def hear(self, notifications: Sequence[Notification]) -> None:
-        for each in notifications:
-            self.heard.put(each)
+    def begin(self) -> None:
+        self.said.put(("begin", None))
+
+    def load(self, summaries: Sequence[JobSummary]) -> None:
+        self.said.put(("load", [each.job.id for each in summaries]))
+
+    def hear(self, entries: Sequence[tuple[Position, LogEntry]]) -> None:
+        for _, entry in entries:
+            if isinstance(entry, JobAdded):
+                self.said.put(("added", entry.job.id))
+
+    def ready(self, position: Position) -> None:
+        self.said.put(("ready", position))
+
+    def load_over(self, jobs: Sequence[Job]) -> None:
+        self.said.put(("over", [each.id for each in jobs]))
+
+    def loaded_over(self) -> None:
+        self.said.put(("all over", None))
 
     def fail(self, error: Exception) -> None:
-        self.errors.put(error)
+        self.said.put(("fail", error))
 
-    def jobs(self, count: int) -> list[JobId]:
-        """The next *count* jobs that it hears are new, as they come."""
-        found: list[JobId] = []
-        while len(found) < count:
-            match self.heard.get(timeout=PATIENCE):
-                case JobAdded(job):
-                    found.append(job.id)
-                case TaskUpdated() | JobEnded():
-                    pass
-        return found
+    def until(self, what: str) -> list[Said]:
+        """What it is told next, up to and with this."""
+        told: list[Said] = []
+        while not told or told[-1][0] != what:
+            told.append(self.said.get(timeout=PATIENCE))
+        return told
 
 
 @dataclass
@@ -67,219 +75,187 @@ class Log:
 
     inner: ChangeLog
     error: Exception | None = None
-    #: Set whenever the end was asked for.
-    asked: threading.Event = field(default_factory=threading.Event)
-    #: While not set, the end takes its time.
-    answers: threading.Event = field(default_factory=threading.Event)
-
-    def __post_init__(self) -> None:
-        self.answers.set()
 
     def end(self) -> Position:
-        self.asked.set()
-        self.answers.wait()
-        if self.error is not None:
-            raise self.error
         return self.inner.end()
 
-    def read(self, after: Position, limit: int, block: timedelta) -> Sequence[tuple[Position, Notification]]:
+    def read(self, after: Position, limit: int, block: timedelta) -> Sequence[tuple[Position, LogEntry]]:
         entries = self.inner.read(after, limit, block)
         if self.error is not None:
             raise self.error
         return entries
 
 
-def store() -> RecordStore:
-    return RecordStore(MemoryKeyspace(now=lambda: NOON))
+@dataclass
+class Place:
+    """A store, and what a feed needs of it."""
+
+    keyspace: MemoryKeyspace = field(default_factory=lambda: MemoryKeyspace(now=lambda: NOON))
+
+    def __post_init__(self) -> None:
+        self.records = RecordStore(self.keyspace)
+        self.snapshots = SnapshotStore(self.keyspace)
+        self.log = Log(self.records)
+
+    def create(self, name: str, tasks: int = 1) -> JobId:
+        """Commit a new job."""
+        container = Container(image=Image(name="a:1", id="sha256:1"))
+        batch = BatchSpec(desired=tasks, container_id="main")
+        job = JobDescriptor(spec=batch, containers={"main": container})
+        self.records.commit(change_of(None, (), created(JobId(name), job, "me", NOON)))
+        return JobId(name)
+
+    @contextmanager
+    def fed(self, snapshots: SnapshotStore | None = None) -> Iterator[Pupil]:
+        """A feed at work, and who learns from it."""
+        pupil = Pupil()
+        feed = Feed(self.log, snapshots or self.snapshots, block=BLOCK, retry_after=BLOCK)
+        feed.start(pupil)
+        try:
+            yield pupil
+        finally:
+            feed.close()
 
 
-def create(records: RecordStore, name: str, tasks: int = 1) -> JobId:
-    """Commit a new job."""
+def jobs(told: Sequence[Said], kind: str) -> list[object]:
+    return [what for name, what in told if name == kind]
+
+
+def test_it_reads_the_live_jobs_and_then_tells_what_is_committed() -> None:
+    place = Place()
+    old = [place.create(f"old-{number:03}") for number in range(LIVE_CHUNK + 1)]
+    with place.fed() as pupil:
+        told = pupil.until("ready")
+        assert told[0] == ("begin", None)
+        assert jobs(told, "load") == [old[:LIVE_CHUNK], old[LIVE_CHUNK:]]
+        new = place.create("new")
+        assert jobs(pupil.until("added"), "added") == [new]
+
+
+def test_what_is_committed_is_told_in_order_however_much_it_is() -> None:
+    place = Place()
+    with place.fed() as pupil:
+        pupil.until("ready")
+        names = [place.create(f"job-{number}", BATCH_MAX // 4) for number in range(10)]
+        told: list[object] = []
+        while len(told) < len(names):
+            told += jobs(pupil.until("added"), "added")
+        assert told == names
+
+
+class Meanwhile(SnapshotStore):
+    """Reads jobs while others are made."""
+
+    def __init__(self, place: Place) -> None:
+        super().__init__(place.keyspace)
+        self._place = place
+
+    def live(
+        self, after: Order | None, limit: int, ended_max: int
+    ) -> tuple[Sequence[JobSummary], Order | None]:
+        found = super().live(after, limit, ended_max)
+        if after is None:
+            self._place.create("meanwhile")
+        return found
+
+
+def test_what_is_committed_while_jobs_are_read_is_heard_before_it_is_ready() -> None:
+    place = Place()
+    place.create("old")
+    with place.fed(Meanwhile(place)) as pupil:
+        told = pupil.until("ready")
+        assert "meanwhile" in jobs(told, "added")
+
+
+def test_jobs_that_are_over_are_read_after_the_live_ones() -> None:
+    place = Place()
+    for number in range(OVER_CHUNK + 1):
+        over(place, f"over-{number:03}")
+    with place.fed() as pupil:
+        told = pupil.until("all over")
+        assert [name for name, _ in told] == ["begin", "ready", "over", "over", "all over"]
+        chunks = [what for name, what in told if name == "over"]
+        assert [len(each) for each in chunks if isinstance(each, list)] == [OVER_CHUNK, 1]
+
+
+def over(place: Place, name: str) -> None:
+    """A job that was over as soon as it was made."""
     container = Container(image=Image(name="a:1", id="sha256:1"))
-    batch = BatchSpec(desired=tasks, container_id="main")
-    job = JobDescriptor(spec=batch, containers={"main": container})
-    records.commit(change_of(None, (), created(JobId(name), job, "me", NOON)))
-    return JobId(name)
+    described = JobDescriptor(spec=BatchSpec(desired=0, container_id="main"), containers={"main": container})
+    decision = created(JobId(name), described, "me", NOON)
+    assert decision.job is not None
+    place.records.commit(change_of(None, (), decision))
+    job, _ = place.records.job(JobId(name))
+    end = StateChange(state=State.FINISHED, at=NOON)
+    ended = replace(job, history=(*job.history, end))
+    place.records.commit(change_of(job, (), replace(decision, job=ended, tasks=())))
 
 
-@contextmanager
-def fed(log: ChangeLog) -> Iterator[Feed]:
-    feed = Feed(log, block=BLOCK, retry_after=BLOCK, ready_within=timedelta(seconds=PATIENCE))
-    feed.start()
-    try:
-        yield feed
-    finally:
-        feed.close()
+# ------------------------------------------------------------------------------------------ failures
 
 
-def test_each_listener_hears_what_is_committed_after_it_subscribed() -> None:
-    records = store()
-    with fed(records) as feed:
-        one, two = Ear(), Ear()
-        with feed.subscribe(one) as subscription:
-            subscription.ready()
-            create(records, "first")
-            assert one.jobs(1) == ["first"]
-            with feed.subscribe(two) as second:
-                second.ready()
-                create(records, "second")
-                assert (one.jobs(1), two.jobs(1)) == (["second"], ["second"])
-
-
-def test_what_was_committed_long_before_is_not_told() -> None:
-    records = store()
-    create(records, "old")
-    with fed(records) as feed:
-        ear = Ear()
-        with feed.subscribe(ear) as subscription:
-            subscription.ready()
-            create(records, "new")
-            assert ear.jobs(1) == ["new"]
-
-
-def test_what_is_committed_once_it_is_ready_is_heard_in_order_however_much_it_is() -> None:
-    records = store()
-    with fed(records) as feed:
-        ear = Ear()
-        with feed.subscribe(ear) as subscription:
-            subscription.ready()
-            names = [create(records, f"job-{number}", BATCH_MAX // 4) for number in range(10)]
-            assert ear.jobs(10) == names
-
-
-def test_a_listener_that_left_hears_nothing_more() -> None:
-    records = store()
-    with fed(records) as feed:
-        stays, leaves = Ear(), Ear()
-        with feed.subscribe(stays) as subscription:
-            subscription.ready()
-            feed.subscribe(leaves).close()
-            assert feed.listeners == 1
-            create(records, "job")
-            assert stays.jobs(1) == ["job"]
-        assert feed.listeners == 0
-        assert leaves.heard.empty()
+def test_after_an_outage_it_goes_on_where_it_was_and_reads_nothing_anew() -> None:
+    place = Place()
+    with place.fed() as pupil:
+        pupil.until("all over")
+        error = StoreUnavailable("connection refused")
+        place.log.error = error
+        assert pupil.until("fail")[-1] == ("fail", error)
+        missed = place.create("missed")
+        place.log.error = None
+        told = pupil.until("ready")
+        assert jobs(told, "added") == [missed]
+        assert jobs(told, "begin") == []
 
 
 @pytest.mark.parametrize(
-    "error",
-    [StoreUnavailable("connection refused"), PositionLost("1-1"), ZeroDivisionError("a bug")],
-    ids=lambda error: type(error).__name__,
+    "error", [PositionLost("1-1"), ZeroDivisionError("a bug")], ids=lambda error: type(error).__name__
 )
-def test_when_the_log_cannot_be_followed_all_are_told_why_and_it_is_tried_again(
+def test_if_something_may_be_missing_all_is_read_anew(
     error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
-    records = store()
-    log = Log(records)
-    with fed(log) as feed, caplog.at_level(logging.WARNING):
-        ears = [Ear(), Ear()]
-        for ear in ears:
-            feed.subscribe(ear).ready()
-        log.error = error
-        assert [ear.errors.get(timeout=PATIENCE) for ear in ears] == [error, error]
-        assert feed.listeners == 0
-        log.error = None
-        until_ready(feed, Ear())
+    place = Place()
+    name = place.create("job")
+    with place.fed() as pupil, caplog.at_level(logging.WARNING):
+        pupil.until("all over")
+        place.log.error = error
+        pupil.until("fail")
+        place.log.error = None
+        told = pupil.until("ready")
+        assert told[[each for each, _ in told].index("begin") :][:2] == [("begin", None), ("load", [name])]
+        pupil.until("all over")
     assert caplog.records
 
 
-def until_ready(feed: Feed, ear: Ear) -> None:
-    """Subscribe again and again, as an observer does, until the log is followed."""
-    while True:
-        with feed.subscribe(ear) as subscription:
-            try:
-                return subscription.ready()
-            except (StoreUnavailable, PositionLost, ZeroDivisionError):
-                continue
+def test_a_store_that_forgot_entries_which_were_heard_is_read_anew() -> None:
+    place = Place(MemoryKeyspace(now=lambda: NOON, undo_max=5))
+    kept = place.create("kept")
+    with place.fed() as pupil:
+        pupil.until("ready")
+        place.create("forgotten")
+        pupil.until("added")
+        place.keyspace.restart(forget=1)
+        told = pupil.until("ready")
+        assert jobs(told, "load") == [[kept]]
 
 
 def test_an_outage_is_logged_once_however_often_it_is_tried_again(caplog: pytest.LogCaptureFixture) -> None:
-    log = Log(store(), error=StoreUnavailable("connection refused"))
-    with caplog.at_level(logging.INFO), fed(log) as feed:
+    place = Place()
+    with caplog.at_level(logging.INFO), place.fed() as pupil:
+        pupil.until("ready")
+        place.log.error = StoreUnavailable("connection refused")
         for _ in range(4):
-            assert log.asked.wait(PATIENCE)
-            log.asked.clear()
-        log.error = None
-        until_ready(feed, Ear())
-    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+            pupil.until("fail")
+        place.log.error = None
+        pupil.until("ready")
+    ours = [record.levelname for record in caplog.records if record.name == "titus_celery.service.feed"]
+    assert ours == ["WARNING", "INFO"]
 
 
-def test_after_an_outage_what_is_committed_is_heard_again() -> None:
-    records = store()
-    log = Log(records, error=StoreUnavailable("connection refused"))
-    with fed(log) as feed:
-        ear = Ear()
-        with pytest.raises(StoreUnavailable):
-            feed.subscribe(ear).ready()
-        log.error = None
-        until_ready(feed, Ear())
-        with feed.subscribe(ear) as subscription:
-            subscription.ready()
-            create(records, "job")
-            assert ear.jobs(1) == ["job"]
-
-
-def test_it_is_not_ready_before_it_knows_where_the_log_ends() -> None:
-    """Were it, a snapshot could be read before the log is followed, and what is between were lost."""
-    records = store()
-    log = Log(records)
-    log.answers.clear()
-    with fed(log) as feed:
-        ear = Ear()
-        subscription = feed.subscribe(ear)
-        ready = threading.Event()
-
-        def snapshot() -> None:
-            subscription.ready()
-            ready.set()
-
-        waiting = threading.Thread(target=snapshot)
-        waiting.start()
-        assert log.asked.wait(PATIENCE)
-        create(records, "before-it-was-ready")
-        assert not ready.is_set()
-        log.answers.set()
-        assert ready.wait(PATIENCE)
-        waiting.join()
-        create(records, "after")
-        assert ear.jobs(1) == ["after"]
-
-
-def test_who_waits_too_long_is_told_that_the_store_is_away() -> None:
-    log = Log(store())
-    log.answers.clear()
-    feed = Feed(log, block=BLOCK, ready_within=BLOCK)
-    feed.start()
-    try:
-        with pytest.raises(StoreUnavailable, match=r"could not be followed within 0\.02 s"):
-            feed.subscribe(Ear()).ready()
-    finally:
-        log.answers.set()
-        feed.close()
-
-
-def test_after_an_outage_it_is_not_ready_before_it_knows_where_the_log_ends() -> None:
-    log = Log(store())
-    feed = Feed(log, block=BLOCK, retry_after=BLOCK, ready_within=BLOCK)
-    feed.start()
-    try:
-        ear = Ear()
-        until_ready(feed, ear)
-        with feed.subscribe(ear):
-            log.answers.clear()
-            log.error = StoreUnavailable("connection refused")
-            ear.errors.get(timeout=PATIENCE)
-        with pytest.raises(StoreUnavailable, match="could not be followed within"):
-            feed.subscribe(Ear()).ready()
-    finally:
-        log.answers.set()
-        feed.close()
-
-
-def test_closing_tells_every_listener_and_refuses_more() -> None:
-    ear = Ear()
-    with fed(store()) as feed:
-        feed.subscribe(ear).ready()
-    assert isinstance(ear.errors.get(timeout=PATIENCE), Unavailable)
-    with pytest.raises(Unavailable, match="being stopped"):
-        feed.subscribe(ear)
+def test_who_learns_is_told_when_it_is_closed() -> None:
+    place = Place()
+    with place.fed() as pupil:
+        pupil.until("ready")
+    error = pupil.until("fail")[-1][1]
+    assert isinstance(error, Unavailable)
+    assert "being stopped" in str(error)

@@ -177,20 +177,6 @@ def test_a_job_is_found_with_its_tasks_in_order_of_slot_and_attempt() -> None:
     assert [(one.slot, one.state.name) for one in summary.tasks] == [(0, "FINISHED"), (1, "RUNNING")]
 
 
-def test_live_jobs_are_listed_by_creation_with_their_active_tasks() -> None:
-    world = World()
-    world.host()
-    first, (run, _) = world.started(a_job(2))
-    world.sleep(1)
-    second = world.create()
-    world.release(run, task_id(first, 0, 1))
-    summaries, total = world.jobs.page(0, 1)
-    assert ([one.job.id for one in summaries], total) == ([first], 2)
-    assert [one.id for one in summaries[0].tasks] == [f"{first}-1-1"]
-    assert [one.job.id for one in world.jobs.page(1, 1)[0]] == [second]
-    assert [one.job.id for one in world.jobs.live()] == [first, second]
-
-
 def test_a_task_is_found_after_its_end_too() -> None:
     world = World()
     world.host()

@@ -232,7 +232,12 @@ class World:
         self.queue = MemoryQueue(receiver)
         self.writes = WritePath(self.records, self.queue)
         self.jobs = Jobs(
-            self.records, self.writes, resolver or InventoryResolver(self.registry), SameIds(), LIMITS, self
+            self.records,
+            self.writes,
+            resolver or InventoryResolver(self.registry),
+            SameIds(),
+            LIMITS,
+            self,
         )
         self.control = self.new_control()
         self.hosts: dict[AgentId, Host] = {}

@@ -16,6 +16,7 @@ from titus_celery.adapters.codec import to_text
 from titus_celery.adapters.keys import Keys, deadline_member
 from titus_celery.adapters.keyspace import (
     Absent,
+    Append,
     Check,
     Delete,
     FieldIs,
@@ -29,7 +30,9 @@ from titus_celery.adapters.keyspace import (
     from_ms,
     to_ms,
 )
-from titus_celery.adapters.records import VERSION, job_of, task_of, value_of
+from titus_celery.adapters.layout import LOG_KEPT
+from titus_celery.adapters.records import VERSION, entry_fields, job_of, task_of, value_of
+from titus_celery.core.decision import JobGone
 from titus_celery.core.model import DeadlineKind, Job, JobId, Task, TaskId
 from titus_celery.core.retention import Ended, Freed, Kept
 from titus_celery.errors import Conflict, StoreCorrupt
@@ -153,6 +156,7 @@ class Archive:
             SetRemove(keys.deadlines, deadline_member(DeadlineKind.ARCHIVE, id)),
             Delete(keys.archive(id), Kind.TEXT),
             HashAdd(keys.kept, _BYTES, -size),
+            Append(keys.log, entry_fields(JobGone(id)), LOG_KEPT),
         ]
         checks: list[Check] = [
             Absent(keys.job(id), Kind.HASH, f"job {id}"),

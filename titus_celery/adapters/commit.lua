@@ -6,7 +6,7 @@
 --          [name, key index, argument...]; an argument that is a number is the index of a text in ARGV,
 --          so that long or binary ones stay out of the JSON and are sent once.
 --
--- Returns {"ok"}, {"refused", index of the first check that failed}, or {"corrupt", key index, found}.
+-- Returns {"ok", id of the last entry that was appended or ""}, {"refused", index of the first check that failed}, or {"corrupt", key index, found}.
 
 local NUMBER_DIGITS_MAX = 15 -- so that sums stay exact in doubles
 local STAMP_DIGITS_MAX = 15  -- milliseconds in a stream's id; beyond, somebody else made that entry
@@ -74,6 +74,7 @@ local passes = {
   ['field-is'] = function(key, field, value) return redis.call('HGET', key, text(field)) == text(value) end,
   ['absent'] = function(key) return not exists[key] end,
   ['size-is'] = function(key, size) return redis.call('ZCARD', key) == tonumber(size) end,
+  ['room-for'] = function(key, limit) return redis.call('ZCARD', key) < tonumber(limit) end,
   ['score-is'] = function(key, member, score)
     local found = redis.call('ZSCORE', key, text(member))
     return found and tonumber(found) == tonumber(score)
@@ -104,6 +105,7 @@ local function texts(step, first)
 end
 
 local trimmed = {}
+local appended = ''
 
 -- Each gets its key and the whole step; the arguments begin at step[3].
 local write = {
@@ -135,6 +137,7 @@ local write = {
     local previous = newest[key]
     if trimmed[key] then
       newest[key] = redis.call('XADD', key, '*', 'p', previous, unpack(texts(step, 4)))
+      appended = newest[key]
       return
     end
     local time = redis.call('TIME')
@@ -142,6 +145,7 @@ local write = {
     local oldest = string.format('%.0f', math.max(0, now - step[3]))
     newest[key] = redis.call('XADD', key, 'MINID', '~', oldest, '*', 'p', previous, unpack(texts(step, 4)))
     trimmed[key] = true
+    appended = newest[key]
   end,
   ['put-entry'] = function(key, step)
     redis.call('XADD', key, 'MINID', '=', step[4], step[3], unpack(texts(step, 6)))
@@ -164,4 +168,4 @@ for _, step in ipairs(plan.writes) do
   write[step[1]](KEYS[step[2]], step)
 end
 
-return {'ok'}
+return {'ok', appended}

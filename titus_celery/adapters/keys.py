@@ -5,10 +5,12 @@ Ids come from clients, so nothing becomes part of a key that could not be an id 
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import Final
 
 from titus_celery.adapters.keyspace import from_ms
+from titus_celery.core.claims import ClaimKind
 from titus_celery.core.model import Deadline, DeadlineKind, JobId, Task, TaskId
 from titus_celery.errors import NotFound, SettingsError
 
@@ -76,6 +78,12 @@ class Keys:
         if not (match := _TASK_ID.fullmatch(task_id)):
             raise NotFound("task", task_id)
         return JobId(match["job"])
+
+    def claim(self, kind: ClaimKind, name: str) -> str:
+        """Whose the name is."""
+        # Names come from clients and may be anything.
+        digest = hashlib.sha256(name.encode("utf-8", "backslashreplace")).hexdigest()
+        return f"{self._prefix}name:{kind.value}:{digest}"
 
     def output(self, task_id: str) -> str:
         """What the task wrote."""

@@ -32,6 +32,7 @@ from titus_celery.adapters.steps import (
     HashSetNew,
     Kind,
     Put,
+    RoomFor,
     ScoreIs,
     SetAdd,
     SetAddIfEmpty,
@@ -67,6 +68,7 @@ __all__ = [
     "Keyspace",
     "Kind",
     "Put",
+    "RoomFor",
     "ScoreIs",
     "SetAdd",
     "SetAddIfEmpty",
@@ -102,9 +104,9 @@ class Keyspace(Protocol):
     def namespace(self) -> str:
         """What tells this installation's keys from others."""
 
-    def transact(self, checks: Sequence[Check], writes: Sequence[Write], *, grows: bool = False) -> None:
-        """Do all *writes* if all *checks* pass, else none: Conflict, Full or Fenced tells of the first
-        that failed.
+    def transact(self, checks: Sequence[Check], writes: Sequence[Write], *, grows: bool = False) -> str:
+        """Do all *writes* if all *checks* pass, else none: an error tells of the first that failed
+        (`check_failed`). The id of the last entry that was appended; "" if none was.
 
         StoreCorrupt if a key holds another kind, or no number where one is to be changed. Where memory
         is limited and used up, one that *grows* the store is refused with StoreUnavailable, and every
@@ -133,6 +135,11 @@ class Keyspace(Protocol):
         self, key: str, start: int, limit: int, newest: bool = False
     ) -> tuple[Sequence[tuple[str, int]], int]:
         """A page of the sorted set by score, then member (*newest*: backwards), and its size."""
+
+    def members_of(
+        self, keys: Sequence[str], limit: int, newest: bool = False
+    ) -> Sequence[Sequence[tuple[str, int]]]:
+        """At most *limit* members of each sorted set, as in `members`, in one round trip."""
 
     def members_until(self, key: str, score: int, limit: int) -> Sequence[tuple[str, int]]:
         """At most *limit* members with a score up to *score*, lowest first."""

@@ -13,10 +13,12 @@ from typing import Final
 
 from titus_celery.adapters import keyspace as ks
 from titus_celery.adapters import ledger, records
+from titus_celery.adapters.codec import to_text
 from titus_celery.adapters.keys import Keys, deadline_member, queued_member
+from titus_celery.core.claims import ClaimKind, claims_of, key_left
 from titus_celery.core.decision import Change, TaskChange
 from titus_celery.core.jobs import ARCHIVE_AFTER
-from titus_celery.core.model import AgentId, DeadlineKind, StateChange
+from titus_celery.core.model import AgentId, DeadlineKind, Job, StateChange
 from titus_celery.core.states import State
 
 __all__ = ["AGENT_EPOCH", "LOG_KEPT", "OUTPUT_KEPT", "Plan", "plan"]
@@ -29,6 +31,11 @@ OUTPUT_KEPT: Final = ARCHIVE_AFTER
 #: Field of an agent's hash: which holding of its lease is the last.
 AGENT_EPOCH: Final = "epoch"
 
+#: How a name is called that another job has.
+_TAKEN: Final = {
+    ClaimKind.SEQUENCE: "this jobGroupInfo.sequence of the application, stack and detail",
+    ClaimKind.KEY: "this idempotency key",
+}
 #: The furthest state that is not final; a job beyond it is over.
 _LAST_OPEN_STATE: Final = max(state for state in State if not state.is_final)
 
@@ -73,6 +80,13 @@ def _job(keys: Keys, change: Change) -> Plan:
         checks.append(ks.Absent(key, ks.Kind.HASH, what))
         writes.append(ks.HashSet(key, records.new_job_fields(after)))
         writes.append(ks.SetAdd(keys.live, after.id, ks.to_ms(after.created_at)))
+        for claim in claims_of(after):
+            name = keys.claim(claim.kind, claim.name)
+            # Who comes second hears of the name, not of an id that can only be new.
+            checks.insert(0, ks.Absent(name, ks.Kind.TEXT, _TAKEN[claim.kind], name=True))
+            writes.append(ks.TextSet(name, to_text(claim)))
+        if change.jobs_max:
+            checks.append(ks.RoomFor(keys.live, change.jobs_max, "jobs"))
     else:
         checks.append(ks.FieldIs(key, records.INTENT, str(before.intent), what))
         if change.tasks or after:
@@ -87,7 +101,18 @@ def _job(keys: Keys, change: Change) -> Plan:
         checks.append(ks.SizeIs(keys.open(after.id), closing, what))
         writes.append(ks.SetRemove(keys.live, after.id))
         writes.append(ks.SetAdd(keys.over, after.id, ks.to_ms(after.history[-1].at)))
+        writes += _released(keys, after)
     return checks, writes
+
+
+def _released(keys: Keys, job: Job) -> Iterator[ks.Write]:
+    """A job that is over lets go of its names; a key is kept for who repeats the request late."""
+    for claim in claims_of(job):
+        name = keys.claim(claim.kind, claim.name)
+        if claim.kind is ClaimKind.KEY:
+            yield ks.Expire(name, ks.Kind.TEXT, key_left(job, job.history[-1].at))
+        else:
+            yield ks.Delete(name, ks.Kind.TEXT)
 
 
 def _task(keys: Keys, change: TaskChange) -> Plan:

@@ -96,9 +96,7 @@ class MemoryKeyspace:
 
     # ------------------------------------------------------------------------------------------------ writing
 
-    def transact(
-        self, checks: Sequence[ks.Check], writes: Sequence[ks.Write], *, grows: bool = False
-    ) -> None:
+    def transact(self, checks: Sequence[ks.Check], writes: Sequence[ks.Write], *, grows: bool = False) -> str:
         """Do all *writes* if all *checks* pass, else none (see Keyspace)."""
         used, maximum = self.used_and_maximum
         if grows and 0 < maximum < used:
@@ -121,6 +119,8 @@ class MemoryKeyspace:
             for write in writes:
                 self._write(write)
             self._changed.notify_all()
+            appended = [write.key for write in writes if isinstance(write, ks.Append)]
+            return self._held.streams[appended[-1]].last_id if appended else ""
 
     def _look(self, key: str, wanted: ks.Kind) -> None:
         found = self._held.kind(key)
@@ -145,6 +145,8 @@ class MemoryKeyspace:
                 return held.hashes.get(check.key, {}).get(check.field) == check.value
             case ks.Absent():
                 return held.kind(check.key) is None
+            case ks.RoomFor():
+                return len(_scores(held, check.key)) < check.limit
             case ks.SizeIs():
                 return len(_scores(held, check.key)) == check.size
             case ks.ScoreIs():
@@ -259,6 +261,12 @@ class MemoryKeyspace:
             order = self._order(key)
             page = order[::-1] if newest else order
             return [(member, score) for score, member in page[start : start + limit]], len(order)
+
+    def members_of(
+        self, keys: Sequence[str], limit: int, newest: bool = False
+    ) -> Sequence[Sequence[tuple[str, int]]]:
+        """At most *limit* members of each sorted set."""
+        return [self.members(key, 0, limit, newest)[0] for key in keys]
 
     def members_until(self, key: str, score: int, limit: int) -> Sequence[tuple[str, int]]:
         """At most *limit* members with a score up to *score*, lowest first."""

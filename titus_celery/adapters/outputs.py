@@ -60,7 +60,8 @@ class OutputStore:
             writes.append(Expire(key, Kind.STREAM, UNFINISHED_KEPT, unless_set=True))
             try:
                 id = last.id if last else NO_ENTRY
-                return self._keyspace.transact([EndsAt(key, id, f"the output of {task_id}")], writes)
+                self._keyspace.transact([EndsAt(key, id, f"the output of {task_id}")], writes)
+                return
             except Conflict:
                 # Another writer was first: less of it is fresh now.
                 continue

@@ -13,10 +13,11 @@ from typing import Final, TypeVar
 
 from titus_celery.adapters.codec import from_text, to_text
 from titus_celery.adapters.keyspace import TIMED, Entry, from_ms, to_ms
-from titus_celery.core.decision import JobAdded, JobEnded, Notification, TaskUpdated
+from titus_celery.core.decision import JobAdded, JobEnded, JobGone, LogEntry, TaskUpdated
 from titus_celery.core.descriptor import BatchSpec, JobDescriptor
 from titus_celery.core.model import (
     Job,
+    JobId,
     StateChange,
     Task,
 )
@@ -56,7 +57,7 @@ _RECORD: Final = "record"
 _KIND: Final = "kind"
 PREVIOUS: Final = "p"
 
-_ADDED, _UPDATED, _ENDED = "job-added", "task-updated", "job-ended"
+_ADDED, _UPDATED, _ENDED, _GONE = "job-added", "task-updated", "job-ended", "job-gone"
 
 #: Stands in a job's head for the descriptor, which is kept beside it.
 _ELSEWHERE: Final = JobDescriptor(spec=BatchSpec(desired=0))
@@ -92,6 +93,7 @@ def job_fields(before: Job | None, after: Job) -> dict[str, str]:
         cluster_id=after.cluster_id,
         descriptor=_ELSEWHERE,
         created_by=after.created_by,
+        sent=after.sent,
         history=(),
         reason=after.reason,
         kill=after.kill,
@@ -135,14 +137,16 @@ def _history(fields: Mapping[str, str]) -> tuple[StateChange, ...]:
     return tuple(steps)
 
 
-def entry_fields(heard: Notification) -> dict[str, str]:
+def entry_fields(heard: LogEntry) -> dict[str, str]:
     """The fields of a log entry: it carries the whole record, so that no observer needs to read it."""
+    if isinstance(heard, JobGone):
+        return {_KIND: _GONE, _RECORD: heard.job_id}
     if isinstance(heard, TaskUpdated):
         return {_KIND: _UPDATED, _RECORD: to_text(heard.task)}
     return {_KIND: _ADDED if isinstance(heard, JobAdded) else _ENDED, _RECORD: to_text(heard.job)}
 
 
-def notification_of(key: str, entry: Entry) -> Notification:
+def notification_of(key: str, entry: Entry) -> LogEntry:
     """What a log entry tells."""
     kind, record = entry.fields.get(_KIND, b"").decode(errors="replace"), entry.fields.get(_RECORD, b"")
     match kind:
@@ -152,6 +156,8 @@ def notification_of(key: str, entry: Entry) -> Notification:
             return JobAdded(value_of(Job, key, record))
         case "job-ended":
             return JobEnded(value_of(Job, key, record))
+        case "job-gone":
+            return JobGone(JobId(record.decode(errors="replace")))
     raise StoreCorrupt(key, f"an entry {entry.id} of the unknown kind {kind!r}")
 
 

@@ -151,9 +151,7 @@ class RedisKeyspace:
                 info |= self._client.info(section)
         return server_facts(info)
 
-    def transact(
-        self, checks: Sequence[ks.Check], writes: Sequence[ks.Write], *, grows: bool = False
-    ) -> None:
+    def transact(self, checks: Sequence[ks.Check], writes: Sequence[ks.Write], *, grows: bool = False) -> str:
         """Do all *writes* if all *checks* pass, else none (see Keyspace)."""
         keys, arguments = wire(checks, writes)
         script = self._growing if grows else self._script_that_lasts()
@@ -164,8 +162,8 @@ class RedisKeyspace:
                 # A server forgets scripts when it restarts; this teaches it again.
                 reply = self._do("EVAL", script.source, len(keys), *keys, *arguments)
         match reply:
-            case [b"ok"]:
-                return
+            case [b"ok", bytes(last)]:
+                return _text(last)
             case [b"refused", int(index)]:
                 raise ks.check_failed(checks[index - 1])
             case [b"corrupt", int(index), bytes(found)]:
@@ -226,6 +224,20 @@ class RedisKeyspace:
             return _scored(page)[:limit], int(size)
 
         return self._read(key, ask)
+
+    def members_of(
+        self, keys: Sequence[str], limit: int, newest: bool = False
+    ) -> Sequence[Sequence[tuple[str, int]]]:
+        """At most *limit* members of each sorted set, in one round trip (see Keyspace)."""
+
+        def ask() -> Sequence[Sequence[tuple[str, int]]]:
+            command = "ZREVRANGE" if newest else "ZRANGE"
+            found = self._pipeline(*((command, key, 0, limit - 1, "WITHSCORES") for key in keys))
+            for key, one in zip(keys, found, strict=True):
+                _raise_if_error(one, key)
+            return [_scored(one) for one in found]
+
+        return self._read("", ask) if keys else []
 
     def members_until(self, key: str, score: int, limit: int) -> Sequence[tuple[str, int]]:
         """At most *limit* members with a score up to *score*, lowest first."""

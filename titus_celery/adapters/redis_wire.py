@@ -66,6 +66,8 @@ def _parts(part: ks.Check | ks.Write, index: Mapping[str, int]) -> tuple[str | b
             return ("absent",)
         case ks.SizeIs():
             return "size-is", part.size
+        case ks.RoomFor():
+            return "room-for", part.limit
         case ks.ScoreIs():
             return "score-is", part.member, part.score
         case ks.AtMost():

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import ClassVar, Final
 
 from titus_celery.core.model import Holding
-from titus_celery.errors import Conflict, Fenced, Full
+from titus_celery.errors import Conflict, Fenced, Full, LimitReached, Taken, TitusError
 
 __all__ = [
     "NO_ENTRY",
@@ -32,6 +32,7 @@ __all__ = [
     "HashSetNew",
     "Kind",
     "Put",
+    "RoomFor",
     "ScoreIs",
     "SetAdd",
     "SetAddIfEmpty",
@@ -94,11 +95,12 @@ class FieldIs:
 
 @dataclass(frozen=True, slots=True)
 class Absent:
-    """The key does not exist."""
+    """The key does not exist; Taken if it is a *name* that one can have at a time, else Conflict."""
 
     key: str
     kind: Kind
     what: str
+    name: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,16 @@ class SizeIs:
     kind: ClassVar = Kind.SORTED
     key: str
     size: int
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class RoomFor:
+    """The sorted set has fewer members than *limit*; LimitReached if not."""
+
+    kind: ClassVar = Kind.SORTED
+    key: str
+    limit: int
     what: str
 
 
@@ -156,11 +168,15 @@ class TextIs:
     or_absent: bool = False
 
 
-Check = FieldIs | Absent | SizeIs | ScoreIs | AtMost | EndsAt | TextIs
+Check = FieldIs | Absent | SizeIs | RoomFor | ScoreIs | AtMost | EndsAt | TextIs
 
 
-def check_failed(check: Check) -> Conflict | Fenced:
+def check_failed(check: Check) -> TitusError:
     """The error that a failed check means."""
+    if isinstance(check, RoomFor):
+        return LimitReached(check.what, check.limit)
+    if isinstance(check, Absent) and check.name:
+        return Taken(check.what)
     if isinstance(check, FieldIs) and check.fence:
         return Fenced(check.fence.agent_id, check.fence.epoch)
     return Full(check.what) if isinstance(check, AtMost) and check.room else Conflict(check.what)

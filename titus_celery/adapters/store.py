@@ -27,9 +27,10 @@ from titus_celery.adapters.keyspace import (
     to_ms,
 )
 from titus_celery.adapters.layout import plan
-from titus_celery.adapters.records import PREVIOUS, job_of, notification_of, task_of
+from titus_celery.adapters.records import PREVIOUS, job_of, notification_of, task_of, value_of
 from titus_celery.adapters.system import SystemIds
-from titus_celery.core.decision import Change, Notification
+from titus_celery.core.claims import Claim, ClaimKind
+from titus_celery.core.decision import Change, LogEntry
 from titus_celery.core.model import Deadline, EngineId, Job, JobId, Task, TaskId
 from titus_celery.errors import Conflict, NotFound, PositionLost, StoreCorrupt
 from titus_celery.ports import Ids, Memory, Position, TaskView
@@ -104,10 +105,17 @@ class RecordStore:
             raise NotFound("task", task_id)
         return TaskView(job=job_of(job_key, job), task=task_of(task_key, task), now=now)
 
-    def commit(self, change: Change) -> None:
+    def commit(self, change: Change) -> Position | None:
         """Make *change* true, whole or not at all (see Records)."""
         # What lets things end goes through even when memory is used up; new jobs do not.
-        self._keyspace.transact(*plan(self._keys, change), grows=change.job_before is None)
+        last = self._keyspace.transact(*plan(self._keys, change), grows=change.job_before is None)
+        return Position(last) if last else None
+
+    def claimed(self, kind: ClaimKind, name: str) -> Claim | None:
+        """Whose the name is, if it is anybody's."""
+        key = self._keys.claim(kind, name)
+        text = self._keyspace.text(key)
+        return None if text is None else value_of(Claim, key, text)
 
     def open_tasks(self, job_id: JobId) -> Sequence[Task]:
         """The job's open tasks by slot."""
@@ -219,7 +227,7 @@ class RecordStore:
         last = self._keyspace.last_entry(self._keys.log)
         return Position(last.id if last else NO_ENTRY)
 
-    def read(self, after: Position, limit: int, block: timedelta) -> Sequence[tuple[Position, Notification]]:
+    def read(self, after: Position, limit: int, block: timedelta) -> Sequence[tuple[Position, LogEntry]]:
         """What follows *after*, in commit order; waits up to *block* for the first (see ChangeLog)."""
         if not _POSITION.fullmatch(after):
             raise PositionLost(after)

@@ -31,6 +31,8 @@ __all__ = [
     "Decision",
     "JobAdded",
     "JobEnded",
+    "JobGone",
+    "LogEntry",
     "Notification",
     "Prove",
     "RunTask",
@@ -100,7 +102,16 @@ class JobEnded:
     job: Job
 
 
+@dataclass(frozen=True, slots=True)
+class JobGone:
+    """A job that was over is not kept any more. Observers of jobs do not hear of it."""
+
+    job_id: JobId
+
+
 Notification = JobAdded | TaskUpdated | JobEnded
+#: What the change log tells.
+LogEntry = Notification | JobGone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,11 +181,17 @@ class Change:
     room: Capacity | None = None
     company: Company | None = None
     notifications: tuple[Notification, ...] = ()
+    #: For a new job: how many may be alive then; 0: any number.
+    jobs_max: int = 0
     under: Holding | None = None
 
 
 def change_of(
-    job: Job | None, known: Sequence[Task], decision: Decision, under: Holding | None = None
+    job: Job | None,
+    known: Sequence[Task],
+    decision: Decision,
+    under: Holding | None = None,
+    jobs_max: int = 0,
 ) -> Change:
     """The commit that makes *decision* true, for who knew *job* and the tasks *known*."""
     before = {task.id: task for task in known}
@@ -199,6 +216,7 @@ def change_of(
         room=decision.room,
         company=decision.company,
         notifications=_notifications(job, after, tasks),
+        jobs_max=jobs_max,
         under=under,
     )
 

@@ -19,6 +19,7 @@ from titus_celery.core.model import (
     Job,
     JobId,
     KillIntent,
+    Sent,
     StateChange,
 )
 from titus_celery.core.reasons import Code, Reason
@@ -36,7 +37,9 @@ SERVICE_CLUSTER: Final = ClusterId("00000000-0000-4000-8000-000000000002")
 ARCHIVE_AFTER: Final = timedelta(minutes=10)
 
 
-def created(job_id: JobId, descriptor: JobDescriptor, by: str, now: datetime) -> Decision:
+def created(
+    job_id: JobId, descriptor: JobDescriptor, by: str, now: datetime, sent: Sent | None = None
+) -> Decision:
     """A new job with its tasks, queued; of a very large one with the first of them."""
     is_batch = isinstance(descriptor.spec, BatchSpec)
     job = Job(
@@ -44,6 +47,7 @@ def created(job_id: JobId, descriptor: JobDescriptor, by: str, now: datetime) ->
         cluster_id=BATCH_CLUSTER if is_batch else SERVICE_CLUSTER,
         descriptor=descriptor,
         created_by=by,
+        sent=sent,
         history=(StateChange(state=State.QUEUED, at=now),),
     )
     return first_slots(job, now)

@@ -34,6 +34,7 @@ __all__ = [
     "JobSummary",
     "KillIntent",
     "Port",
+    "Sent",
     "StateChange",
     "Task",
     "TaskId",
@@ -183,6 +184,15 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """Under which idempotency key a job was sent, by whom, and what stands for the request (A19)."""
+
+    caller: str
+    key: str
+    body: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """A job and its own record; its tasks are records of their own."""
 
@@ -190,6 +200,8 @@ class Job:
     cluster_id: ClusterId
     descriptor: JobDescriptor
     created_by: str
+    #: None: without an idempotency key.
+    sent: Sent | None = None
     history: tuple[StateChange, ...]
     reason: Reason | None = None
     kill: KillIntent | None = None

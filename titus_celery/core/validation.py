@@ -46,6 +46,8 @@ class Limits:
     #: Tasks of one batch, and of one service job.
     batch_max: int
     service_max: int
+    #: Jobs that may be alive at once.
+    jobs_max: int
     container: ContainerLimits
 
 

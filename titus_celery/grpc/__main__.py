@@ -36,7 +36,11 @@ async def _serve() -> None:
         logging.getLogger(__name__).warning("%s; TITUS_REDIS_URL says where it is", error)
     parts = bootstrap.gateway(settings, bootstrap.process_app())
     services = GatewayServices(
-        jobs=parts.jobs, feed=Feed(parts.log), tails=Tails(parts.records, parts.outputs)
+        jobs=parts.jobs,
+        feed=Feed(parts.log, parts.snapshots),
+        log=parts.log,
+        committed=parts.committed,
+        tails=Tails(parts.records, parts.outputs),
     )
     await serve(settings, services, stop_on_signals())
 

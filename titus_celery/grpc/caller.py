@@ -8,13 +8,16 @@ from typing import Final
 from titus_celery.core.model import Caller
 from titus_celery.errors import InvalidRequest, Unsupported, Violation
 
-__all__ = ["caller_from", "refuse_unsupported"]
+__all__ = ["caller_from", "key_from", "refuse_unsupported", "resume_from"]
 
 ID_KEY: Final = "x-titus-callerid"
 EMAIL_KEY: Final = "x-titus-caller-email"
 #: Metadata that would change what a creation means, if this release knew it: ignoring it would
 #: silently do something else than was asked (A2, A19).
-UNSUPPORTED_KEYS: Final = ("x-titus-job-cluster-id", "x-titus-idempotency-key")
+UNSUPPORTED_KEYS: Final = ("x-titus-job-cluster-id",)
+#: Under which a creation can be repeated (A19), and from where a stream goes on (B5).
+IDEMPOTENCY_KEY: Final = "x-titus-idempotency-key"
+RESUME_KEY: Final = "x-titus-resume"
 #: Characters of an id or e-mail: the longest e-mail address there can be, with room.
 LENGTH_MAX: Final = 320
 
@@ -30,6 +33,16 @@ def caller_from(metadata: Metadata | None) -> Caller:
     if not email and "@" in id:
         email = id
     return Caller(id=id, email=email)
+
+
+def key_from(metadata: Metadata | None) -> str:
+    """The idempotency key; "" if there is none. InvalidRequest for one that is absurdly long."""
+    return _value(metadata, IDEMPOTENCY_KEY)
+
+
+def resume_from(metadata: Metadata | None) -> str:
+    """The place from which a stream is to go on; "" if it is to begin."""
+    return _value(metadata, RESUME_KEY)
 
 
 def refuse_unsupported(metadata: Metadata | None) -> None:

@@ -6,6 +6,7 @@ neither gRPC itself nor anything that a server alone needs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -25,6 +26,7 @@ from titus_celery.grpc.proto import titus_job_api_pb2 as pb
 __all__ = [
     "descriptor_from_pb",
     "descriptor_to_pb",
+    "history_to_pb",
     "instances_from_pb",
     "job_to_pb",
     "notification_to_pb",
@@ -32,6 +34,7 @@ __all__ = [
     "retry_to_pb",
     "snapshot_end_to_pb",
     "snapshot_to_pb",
+    "state_to_pb",
     "task_to_pb",
     "timestamp",
 ]
@@ -52,8 +55,8 @@ def job_to_pb(summary: JobSummary) -> pb.Job:
         jobClusterId=job.cluster_id,
         jobDescriptor=descriptor_to_pb(job.descriptor),
         tasks=[task_to_pb(task) for task in summary.tasks],
-        jobState=pb.JobState(state=_state_to_pb(job.state), reason=_reason_to_text(job.reason)),
-        stateChanges=_history_to_pb(job.history),
+        jobState=pb.JobState(state=state_to_pb(job.state), reason=_reason_to_text(job.reason)),
+        stateChanges=history_to_pb(job.history),
     )
 
 
@@ -62,8 +65,8 @@ def task_to_pb(task: Task) -> pb.Task:
     return pb.Task(
         id=task.id,
         taskContext=_context_of(task),
-        state=pb.TaskState(state=_state_to_pb(task.state), reason=_reason_to_text(task.reason)),
-        stateChanges=_history_to_pb(task.history),
+        state=pb.TaskState(state=state_to_pb(task.state), reason=_reason_to_text(task.reason)),
+        stateChanges=history_to_pb(task.history),
     )
 
 
@@ -131,11 +134,13 @@ def _host_of(dispatch: Dispatch) -> dict[str, str]:
     }
 
 
-def _history_to_pb(history: tuple[StateChange, ...]) -> list[pb.StateChange]:
+def history_to_pb(history: Sequence[StateChange]) -> list[pb.StateChange]:
+    """The states that were entered, and when (B3.2)."""
     return [pb.StateChange(state=each.state.name, timestamp=timestamp(each.at)) for each in history]
 
 
-def _state_to_pb(state: State) -> pb.State.ValueType:
+def state_to_pb(state: State) -> pb.State.ValueType:
+    """The state by the number of the wire."""
     return pb.State.Value(state.name)
 
 

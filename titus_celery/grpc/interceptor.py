@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
+from functools import partial
 from typing import Any, Final, NoReturn
 
 import grpc
@@ -35,6 +36,7 @@ class Errors(grpc.aio.ServerInterceptor):
 
     def __init__(self, services: frozenset[str]) -> None:
         self._services = services
+        self._guarded: dict[str, Handler] = {}
         #: Calls that ended INTERNAL since the start: each is a bug.
         self.internal_errors = 0
 
@@ -49,14 +51,20 @@ class Errors(grpc.aio.ServerInterceptor):
         service = handler_call_details.method.split("/")[1]
         if handler is None or service not in self._services:
             return handler
-        call = _Guard(self, handler_call_details.method, handler)
+        method = handler_call_details.method
+        if method not in self._guarded:
+            self._guarded[method] = self._guard(method, handler)
+        return self._guarded[method]
+
+    def _guard(self, method: str, handler: Handler) -> Handler:
+        call = _Guard(self, method, handler)
         make = (
             grpc.unary_stream_rpc_method_handler
             if handler.response_streaming
             else grpc.unary_unary_rpc_method_handler
         )
         behavior = call.stream if handler.response_streaming else call.unary
-        return make(behavior, None, handler.response_serializer)
+        return make(behavior, None, partial(_serialized, handler.response_serializer))
 
     async def end(self, context: Context, method: str, error: Exception) -> NoReturn:
         """End the call with the status that *error* means."""
@@ -68,7 +76,14 @@ class Errors(grpc.aio.ServerInterceptor):
             self.internal_errors += 1
             _log.error("internal error in %s", method, exc_info=error)
             refusal = INTERNAL
-        await context.abort(refusal.code, refusal.message, refusal.trailers)
+        # What the method itself had to say at the end is said, too.
+        trailers = (*(context.trailing_metadata() or ()), *refusal.trailers)
+        await context.abort(refusal.code, refusal.message, trailers)
+
+
+def _serialized(serialize: Callable[[Any], bytes], item: Any) -> bytes:
+    """The bytes of a message, or of what was put together from bytes."""
+    return item if isinstance(item, bytes) else serialize(item)
 
 
 class _Guard:

@@ -17,14 +17,22 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from titus_celery.errors import SettingsError
+from titus_celery.grpc.hub import OBSERVER_EVENTS_MAX, Hub
 from titus_celery.grpc.interceptor import Errors
+from titus_celery.grpc.observation_servicer import Observations
 from titus_celery.grpc.outputs_servicer import TaskOutputs
 from titus_celery.grpc.proto import titus_celery_v1_pb2, titus_job_api_pb2
-from titus_celery.grpc.proto.titus_celery_v1_pb2_grpc import add_TaskOutputServiceServicer_to_server
+from titus_celery.grpc.proto.titus_celery_v1_pb2_grpc import (
+    add_ObservationServiceServicer_to_server,
+    add_TaskOutputServiceServicer_to_server,
+)
 from titus_celery.grpc.proto.titus_job_api_pb2_grpc import add_JobManagementServiceServicer_to_server
+from titus_celery.grpc.queries import Queries
 from titus_celery.grpc.servicer import JobManagement
-from titus_celery.grpc.streams import OBSERVER_EVENTS_MAX, Streams
+from titus_celery.grpc.streams import Streams
 from titus_celery.grpc.threads import Threads
+from titus_celery.ports import ChangeLog
+from titus_celery.service.change import Committed
 from titus_celery.service.feed import Feed
 from titus_celery.service.jobs import Jobs
 from titus_celery.service.tail import Tails
@@ -36,6 +44,7 @@ __all__ = ["SERVICES", "Gateway", "GatewayServices", "build_server", "serve", "s
 SERVICES: Final = (
     titus_job_api_pb2.DESCRIPTOR.services_by_name["JobManagementService"].full_name,
     titus_celery_v1_pb2.DESCRIPTOR.services_by_name["TaskOutputService"].full_name,
+    titus_celery_v1_pb2.DESCRIPTOR.services_by_name["ObservationService"].full_name,
 )
 
 #: Threads for calls to the store: each takes milliseconds, so this many serve thousands a second.
@@ -74,6 +83,9 @@ class GatewayServices:
 
     jobs: Jobs
     feed: Feed
+    log: ChangeLog
+    #: Told of each commit of *jobs*.
+    committed: Committed
     tails: Tails
 
 
@@ -89,9 +101,13 @@ class Gateway:
         self._server = grpc.aio.server(
             interceptors=[self._errors], options=_OPTIONS, maximum_concurrent_rpcs=CALLS_MAX
         )
-        streams = Streams(services.jobs, services.feed, self._threads, events_max)
-        jobs = JobManagement(services.jobs, streams, self._threads)
+        self._hub = Hub(events_max=events_max)
+        services.committed.listener = self._hub.wrote
+        streams = Streams(services.jobs, self._hub, services.log, self._threads)
+        queries = Queries(services.jobs, self._hub, self._threads)
+        jobs = JobManagement(services.jobs, queries, streams, self._threads)
         add_JobManagementServiceServicer_to_server(jobs, self._server)
+        add_ObservationServiceServicer_to_server(Observations(streams), self._server)
         add_TaskOutputServiceServicer_to_server(self._outputs, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
@@ -104,12 +120,28 @@ class Gateway:
         """Calls that ended INTERNAL: each is a bug."""
         return self._errors.internal_errors
 
+    @property
+    def observers(self) -> int:
+        """How many streams of observers are open."""
+        return self._hub.observers
+
     async def start(self) -> None:
-        """Serve."""
-        self._feed.start()
+        """Serve; health says so once all live jobs are known, and while the store can be followed."""
+        self._hub.on_ready(self._tell_health)
+        self._tell_health(False)
+        self._feed.start(self._hub)
         await self._server.start()
+
+    def _tell_health(self, is_ready: bool) -> None:
+        status = health_pb2.HealthCheckResponse
+        self._set_health(status.SERVING if is_ready else status.NOT_SERVING)
+
+    def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
+        self._telling = asyncio.ensure_future(self._say(status))
+
+    async def _say(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
         for name in ("", *SERVICES):
-            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+            await self._health.set(name, status)
 
     async def stop(self) -> None:
         """Take no more calls, tell observers and followers to go, give the rest DRAIN to end."""

@@ -1,43 +1,50 @@
 """The Titus API: each method unpacks, calls one use case, packs.
 
-Errors are the interceptor's, blocking is the threads', rules are the core's.
+Errors are the interceptor's, blocking is the threads', rules are the core's. What is made of parts that are
+serialised already is given as bytes; the interceptor hands both on.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from typing import Any
+from contextlib import aclosing
+from typing import Any, Final
 
 import grpc.aio
 from google.protobuf.empty_pb2 import Empty
 
 from titus_celery.core.descriptor import JobDescriptor
-from titus_celery.core.model import (
-    Caller,
-)
-from titus_celery.core.paging import FIRST_PAGE, Page, Totals, page_asked
+from titus_celery.core.model import Caller, JobId
 from titus_celery.errors import Unsupported
-from titus_celery.grpc.caller import caller_from, refuse_unsupported
-from titus_celery.grpc.convert import descriptor_from_pb, instances_from_pb, job_to_pb, task_to_pb
-from titus_celery.grpc.ids import job_id_from, task_id_from
+from titus_celery.grpc.caller import caller_from, key_from, refuse_unsupported, resume_from
+from titus_celery.grpc.convert import descriptor_from_pb, instances_from_pb
+from titus_celery.grpc.ids import ids_from, job_id_from, task_id_from
 from titus_celery.grpc.proto import titus_job_api_pb2 as pb
 from titus_celery.grpc.proto.titus_job_api_pb2_grpc import JobManagementServiceServicer
-from titus_celery.grpc.streams import Streams
+from titus_celery.grpc.queries import Queries
+from titus_celery.grpc.streams import Beginning, Progress, Streams
 from titus_celery.grpc.threads import Threads
 from titus_celery.service.jobs import Jobs
 
-__all__ = ["JobManagement"]
+__all__ = ["POSITION_KEY", "RESUMED_KEY", "JobManagement"]
+
+#: Initial metadata: where the stream begins; trailing: how far it got, unless it cannot be resumed.
+POSITION_KEY: Final = "x-titus-position"
+#: Initial metadata of a stream that was to be resumed: "true", or "false: why".
+RESUMED_KEY: Final = "x-titus-resumed"
 
 Context = grpc.aio.ServicerContext[Any, Any]
-Stream = AsyncGenerator[pb.JobChangeNotification]
+#: Serialised notifications.
+Stream = AsyncGenerator[Any]
 ClusterStream = AsyncGenerator[pb.JobClusterNotification]
 
 
 class JobManagement(JobManagementServiceServicer):
     """The 21 methods. What this release lacks is refused by name."""
 
-    def __init__(self, jobs: Jobs, streams: Streams, threads: Threads) -> None:
+    def __init__(self, jobs: Jobs, queries: Queries, streams: Streams, threads: Threads) -> None:
         self._jobs = jobs
+        self._queries = queries
         self._streams = streams
         self._threads = threads
 
@@ -45,25 +52,35 @@ class JobManagement(JobManagementServiceServicer):
         """Accept a job (docs/semantics.md B1.9)."""
         metadata = context.invocation_metadata()
         refuse_unsupported(metadata)
-        return await self._threads.run(self._create, descriptor_from_pb(request), caller_from(metadata))
+        caller, key = caller_from(metadata), key_from(metadata)
+        return await self._threads.run(self._create, descriptor_from_pb(request), caller, key)
 
-    async def FindJobs(self, request: pb.JobQuery, context: Context) -> pb.JobQueryResult:
-        """A page of the live jobs (docs/semantics.md B1.12, B4.4)."""
-        _refuse_choice(request)
-        return await self._threads.run(self._find_page, _page_from(request))
+    async def UpdateJobInstances(self, request: pb.JobInstancesUpdate, context: Context) -> Empty:
+        """Record how many tasks a service is to have (docs/semantics.md B1.10)."""
+        job_id = job_id_from(request.jobId, "jobId")
+        await self._threads.run(self._jobs.resize, job_id, instances_from_pb(request.instances))
+        return Empty()
 
-    async def FindJob(self, request: pb.JobId, context: Context) -> pb.Job:
+    async def UpdateJobStatus(self, request: pb.JobStatusUpdate, context: Context) -> Empty:
+        """Record whether a service is scaled by its policies (docs/semantics.md B1.11)."""
+        await self._threads.run(self._jobs.enable, job_id_from(request.id), request.enableStatus)
+        return Empty()
+
+    async def FindJobs(self, request: pb.JobQuery, context: Context) -> Any:
+        """A page of the jobs that are asked for (docs/semantics.md B1.12, B4)."""
+        return await self._queries.jobs(request)
+
+    async def FindJob(self, request: pb.JobId, context: Context) -> Any:
         """A job, live or finished (docs/semantics.md B1.13)."""
-        job_id = job_id_from(request.id)
-        return await self._threads.run(lambda: job_to_pb(self._jobs.find(job_id)))
+        return await self._queries.job(job_id_from(request.id))
 
     def ObserveJob(self, request: pb.JobId, context: Context) -> Stream:
         """A job and what happens to it, to its end (docs/semantics.md B5.1)."""
-        return self._streams.of_job(job_id_from(request.id))
+        return self._observe(job_id_from(request.id), context)
 
     def ObserveJobs(self, request: Empty, context: Context) -> Stream:
         """All live jobs and what happens to any (docs/semantics.md B5.2)."""
-        return self._streams.of_all()
+        return self._observe(None, context)
 
     async def KillJob(self, request: pb.JobId, context: Context) -> Empty:
         """Record that a job is to end (docs/semantics.md B1.16)."""
@@ -71,14 +88,30 @@ class JobManagement(JobManagementServiceServicer):
         await self._threads.run(self._jobs.kill, job_id_from(request.id), caller)
         return Empty()
 
-    async def FindTask(self, request: pb.TaskId, context: Context) -> pb.Task:
-        """A task, live or finished or replaced (docs/semantics.md B1.18)."""
-        return task_to_pb(await self._threads.run(self._jobs.find_task, task_id_from(request.id)))
+    async def KillJobs(self, request: pb.JobIds, context: Context) -> Empty:
+        """Record of each that it is to end (docs/semantics.md B1.17)."""
+        caller = caller_from(context.invocation_metadata())
+        await self._threads.run(self._jobs.kill_all, ids_from(request.id, job_id_from), caller)
+        return Empty()
+
+    async def FindTask(self, request: pb.TaskId, context: Context) -> Any:
+        """A task, live, finished or replaced (docs/semantics.md B1.18)."""
+        return await self._queries.task(task_id_from(request.id))
+
+    async def FindTasks(self, request: pb.TaskQuery, context: Context) -> Any:
+        """A page of the tasks of a job (docs/semantics.md B1.19, B4)."""
+        return await self._queries.tasks(request)
 
     async def KillTask(self, request: pb.TaskId, context: Context) -> Empty:
         """Record that a task is to end (docs/semantics.md B1.20)."""
         caller = caller_from(context.invocation_metadata())
         await self._threads.run(self._jobs.kill_task, task_id_from(request.id), caller)
+        return Empty()
+
+    async def KillTasks(self, request: pb.TaskIds, context: Context) -> Empty:
+        """Record of each that it is to end (docs/semantics.md B1.21)."""
+        caller = caller_from(context.invocation_metadata())
+        await self._threads.run(self._jobs.kill_tasks, ids_from(request.id, task_id_from), caller)
         return Empty()
 
     async def CreateJobCluster(self, request: pb.JobClusterDescriptor, context: Context) -> pb.JobClusterId:
@@ -115,54 +148,27 @@ class JobManagement(JobManagementServiceServicer):
         """Not in this release."""
         raise Unsupported("ObserveJobClusters")
 
-    async def UpdateJobInstances(self, request: pb.JobInstancesUpdate, context: Context) -> Empty:
-        """Record how many tasks a service is to have (docs/semantics.md B1.10)."""
-        job_id = job_id_from(request.jobId, "jobId")
-        await self._threads.run(self._jobs.resize, job_id, instances_from_pb(request.instances))
-        return Empty()
+    def _create(self, descriptor: JobDescriptor, caller: Caller, key: str) -> pb.JobId:
+        return pb.JobId(id=self._jobs.create(descriptor, caller, key))
 
-    async def UpdateJobStatus(self, request: pb.JobStatusUpdate, context: Context) -> Empty:
-        """Record whether a service is scaled by its policies (docs/semantics.md B1.11)."""
-        await self._threads.run(self._jobs.enable, job_id_from(request.id), request.enableStatus)
-        return Empty()
+    async def _observe(self, job_id: JobId | None, context: Context) -> Stream:
+        resume, progress = resume_from(context.invocation_metadata()), Progress()
 
-    async def KillJobs(self, request: pb.JobIds, context: Context) -> Empty:
-        """Not in this release."""
-        raise Unsupported("KillJobs")
+        async def begin(beginning: Beginning) -> None:
+            metadata: list[tuple[str, str]] = [(POSITION_KEY, beginning.position)]
+            if resume:
+                metadata.append((RESUMED_KEY, _resumed(beginning)))
+            await context.send_initial_metadata(tuple(metadata))
 
-    async def FindTasks(self, request: pb.TaskQuery, context: Context) -> pb.TaskQueryResult:
-        """Not in this release."""
-        raise Unsupported("FindTasks")
-
-    async def KillTasks(self, request: pb.TaskIds, context: Context) -> Empty:
-        """Not in this release."""
-        raise Unsupported("KillTasks")
-
-    def _create(self, descriptor: JobDescriptor, caller: Caller) -> pb.JobId:
-        return pb.JobId(id=self._jobs.create(descriptor, caller))
-
-    def _find_page(self, page: Page) -> pb.JobQueryResult:
-        found, total = self._jobs.page(page.number, page.size)
-        totals = Totals(page=page, items=total)
-        return pb.JobQueryResult(items=map(job_to_pb, found), pagination=_pagination_to_pb(totals))
+        events = self._streams.observe(job_id, resume, begin, progress)
+        try:
+            async with aclosing(events):
+                async for told in events:
+                    yield told.message
+        finally:
+            if progress.position:
+                context.set_trailing_metadata(((POSITION_KEY, progress.position),))
 
 
-def _refuse_choice(query: pb.JobQuery) -> None:
-    for key in sorted(query.fiterlingCriteria):
-        raise Unsupported(f"fiterlingCriteria {key!r}")
-    for name in query.fields:
-        raise Unsupported(f"fields {name!r}")
-
-
-def _page_from(query: pb.JobQuery) -> Page:
-    # Only what is absent has a default: a page of size 0 that was asked for is an error.
-    return page_asked(query.page.pageNumber, query.page.pageSize) if query.HasField("page") else FIRST_PAGE
-
-
-def _pagination_to_pb(totals: Totals) -> pb.Pagination:
-    return pb.Pagination(
-        currentPage=pb.Page(pageNumber=totals.page.number, pageSize=totals.page.size),
-        hasMore=totals.has_more,
-        totalPages=totals.pages,
-        totalItems=totals.items,
-    )
+def _resumed(beginning: Beginning) -> str:
+    return "true" if beginning.is_resumed else f"false: {beginning.why_not}"

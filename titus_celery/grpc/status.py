@@ -12,10 +12,12 @@ from types import MappingProxyType
 from typing import Final
 
 import grpc
+from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from titus_celery.errors import (
+    AlreadyExists,
     Busy,
     Conflict,
     EngineFault,
@@ -24,7 +26,9 @@ from titus_celery.errors import (
     Full,
     ImageMissing,
     InvalidRequest,
+    LimitReached,
     NotFound,
+    PartialFailure,
     PlaceTaken,
     PositionLost,
     SettingsError,
@@ -33,11 +37,13 @@ from titus_celery.errors import (
     StoreCorrupt,
     StoreFull,
     StoreUnavailable,
+    Taken,
     TitusError,
     Unavailable,
     Unsupported,
     Violation,
 )
+from titus_celery.grpc.proto import titus_celery_v1_pb2 as v1
 
 __all__ = ["ERROR_KEY", "INTERNAL", "STATUS", "Refusal", "refusal_of"]
 
@@ -54,6 +60,7 @@ VIOLATION_CHARS_MAX: Final = 160
 
 STATUS: Final[Mapping[type[TitusError], grpc.StatusCode]] = MappingProxyType(
     {
+        AlreadyExists: grpc.StatusCode.ALREADY_EXISTS,
         Busy: grpc.StatusCode.RESOURCE_EXHAUSTED,
         Conflict: grpc.StatusCode.ABORTED,
         EngineFault: grpc.StatusCode.UNAVAILABLE,
@@ -62,7 +69,10 @@ STATUS: Final[Mapping[type[TitusError], grpc.StatusCode]] = MappingProxyType(
         Full: grpc.StatusCode.RESOURCE_EXHAUSTED,
         ImageMissing: grpc.StatusCode.INVALID_ARGUMENT,
         InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
+        LimitReached: grpc.StatusCode.RESOURCE_EXHAUSTED,
         NotFound: grpc.StatusCode.NOT_FOUND,
+        # Unless all that failed have one status in common.
+        PartialFailure: grpc.StatusCode.FAILED_PRECONDITION,
         PlaceTaken: grpc.StatusCode.FAILED_PRECONDITION,
         PositionLost: grpc.StatusCode.OUT_OF_RANGE,
         SettingsError: grpc.StatusCode.FAILED_PRECONDITION,
@@ -71,6 +81,7 @@ STATUS: Final[Mapping[type[TitusError], grpc.StatusCode]] = MappingProxyType(
         StoreCorrupt: grpc.StatusCode.DATA_LOSS,
         StoreFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
         StoreUnavailable: grpc.StatusCode.UNAVAILABLE,
+        Taken: grpc.StatusCode.RESOURCE_EXHAUSTED,
         Unavailable: grpc.StatusCode.UNAVAILABLE,
         Unsupported: grpc.StatusCode.UNIMPLEMENTED,
     }
@@ -90,12 +101,22 @@ class Refusal:
 
 def refusal_of(error: TitusError) -> Refusal:
     """How *error* is told to a client."""
-    code = STATUS[type(error)]
+    code = _code_of(error)
     message = _message_of(error)
     trailers: Trailers = ((ERROR_KEY, _ascii(f"{type(error).__name__}: {message}")),)
     if isinstance(error, InvalidRequest):
         trailers += _details(code, message, error.violations)
+    elif isinstance(error, PartialFailure):
+        trailers += _partial_details(code, message, error)
     return Refusal(code, message, trailers)
+
+
+def _code_of(error: TitusError) -> grpc.StatusCode:
+    if isinstance(error, PartialFailure):
+        codes = {_code_of(each) for _, each in error.failures}
+        if len(codes) == 1:
+            return codes.pop()
+    return STATUS[type(error)]
 
 
 #: What a client hears of a fault of ours: not what it was, which is in the log.
@@ -137,7 +158,27 @@ def _details(code: grpc.StatusCode, message: str, violations: Sequence[Violation
     return tuple(rpc_status.to_status(status).trailing_metadata)
 
 
-def _rich(code: grpc.StatusCode, message: str, bad: error_details_pb2.BadRequest) -> status_pb2.Status:
+def _partial_details(code: grpc.StatusCode, message: str, error: PartialFailure) -> Trailers:
+    """The google.rpc.Status with a PartialFailure of as many failures, then ids, as fit."""
+    partial = v1.PartialFailure()
+    status = _rich(code, message, partial)
+    for id, each in error.failures:
+        number: int = _code_of(each).value[0]
+        partial.failures.add(id=_short(id), code=number, message=_short(_message_of(each)))
+        longer = _rich(code, message, partial)
+        if longer.ByteSize() > DETAILS_BYTES_MAX:
+            break
+        status = longer
+    for id in error.done:
+        partial.done.append(_short(id))
+        longer = _rich(code, message, partial)
+        if longer.ByteSize() > DETAILS_BYTES_MAX:
+            break
+        status = longer
+    return tuple(rpc_status.to_status(status).trailing_metadata)
+
+
+def _rich(code: grpc.StatusCode, message: str, bad: Message) -> status_pb2.Status:
     number: int = code.value[0]
     status = status_pb2.Status(code=number, message=message)
     status.details.add().Pack(bad)

@@ -1,137 +1,193 @@
-"""From the feed's thread to one stream on the event loop, with a bound on what waits between."""
+"""The streams of observers: a snapshot, or what was missed; then what happens (docs/semantics.md B5)."""
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import suppress
-from types import TracebackType
-from typing import Final, Self
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
 
-from titus_celery.core.decision import Notification
+from titus_celery.core.decision import JobEnded, LogEntry
 from titus_celery.core.model import JobId, JobSummary
-from titus_celery.core.observation import Event, Observation, Snapshot, SnapshotEnd
-from titus_celery.errors import SlowObserver
+from titus_celery.core.replay import Replay
+from titus_celery.errors import PositionLost, StoreUnavailable
 from titus_celery.grpc.convert import notification_to_pb, snapshot_end_to_pb, snapshot_to_pb
-from titus_celery.grpc.proto import titus_job_api_pb2 as pb
+from titus_celery.grpc.hub import Hub, Inbox, Told
+from titus_celery.grpc.looks import WireLooks, message_of, snapshot_of
 from titus_celery.grpc.threads import Threads
-from titus_celery.service.feed import Feed
+from titus_celery.ports import ChangeLog, Position, is_before, place_of
 from titus_celery.service.jobs import Jobs
 
-__all__ = ["OBSERVER_EVENTS_MAX", "Inbox", "Streams"]
+__all__ = ["Beginning", "Progress", "Streams"]
 
-#: Notifications that may wait for one observer: twenty times the creation of the largest job. They
-#: are shared by all observers, so one costs its own deque alone (about 0.2 MB when full).
-OBSERVER_EVENTS_MAX: Final = 20_000
+#: Entries of the log read at once for a stream that is resumed: the creation of a large job is two reads.
+REPLAY_CHUNK: Final = 500
+#: Times that a job which the store knows and this gateway does not is looked for again.
+LOOKS_MAX: Final = 5
+_NO_WAIT: Final = timedelta(0)
+#: The position of what is told before a snapshot is complete: nobody can go on from there.
+_NOWHERE: Final = Position("")
+
+_SNAPSHOT_END: Final = snapshot_end_to_pb().SerializeToString()
 
 
-class Inbox:
-    """What one stream has still to tell. Made and read on the event loop, filled by the feed's thread.
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """How a stream begins: where, and whether it goes on where the last one ended, or why not."""
 
-    It has its place with the feed from when it is made until it is left, fails or overflows.
-    """
+    position: Position
+    is_resumed: bool
+    why_not: str = ""
 
-    def __init__(self, feed: Feed, concerns: Callable[[Notification], bool], events_max: int) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._concerns = concerns
-        self._events_max = events_max
-        self._waiting: deque[Notification] = deque()
-        self._error: Exception | None = None
-        self._changed = asyncio.Event()
-        # Last, because from now on it hears.
-        self._subscription = feed.subscribe(self)
-        #: Blocks until every later commit will be heard: see Subscription.ready.
-        self.ready = self._subscription.ready
 
-    def __enter__(self) -> Self:
-        return self
+@dataclass(slots=True)
+class Progress:
+    """How far a stream is: everything up to here was told. Empty: it cannot be resumed yet."""
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._subscription.close()
+    position: Position = _NOWHERE
 
-    def hear(self, notifications: Sequence[Notification]) -> None:
-        """Take what concerns this stream (called from the feed's thread)."""
-        wanted = [each for each in notifications if self._concerns(each)]
-        if wanted:
-            self._soon(lambda: self._put(wanted))
 
-    def fail(self, error: Exception) -> None:
-        """Take that nothing follows (called from the feed's thread)."""
-        self._soon(lambda: self._end(error))
+#: Told of the beginning before the first event.
+Begin = Callable[[Beginning], Awaitable[None]]
+Events = AsyncGenerator[Told]
 
-    async def next(self) -> Notification:
-        """The next notification; once there is none left, the error that ended the feed.
 
-        SlowObserver as soon as more than the bound wait: what waited is dropped.
-        """
-        while not self._waiting:
-            if self._error is not None:
-                # Shared with other streams: without the traces of their frames.
-                raise self._error.with_traceback(None)
-            self._changed.clear()
-            await self._changed.wait()
-        return self._waiting.popleft()
-
-    def _soon(self, call: Callable[[], None]) -> None:
-        # A loop that is closed has no streams any more.
-        with suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(call)
-
-    def _put(self, notifications: Sequence[Notification]) -> None:
-        if self._error is not None:
-            return
-        if len(self._waiting) + len(notifications) > self._events_max:
-            self._waiting.clear()
-            self._end(SlowObserver(self._events_max))
-            return
-        self._waiting.extend(notifications)
-        self._changed.set()
-
-    def _end(self, error: Exception) -> None:
-        self._error = self._error or error
-        self._changed.set()
-        self._subscription.close()
+class _CannotResume(Exception):
+    """Nothing was told yet, and a snapshot is what can be."""
 
 
 class Streams:
-    """The streams of ObserveJob and ObserveJobs."""
+    """The streams of ObserveJob and ObserveJobs, as serialised events with their places."""
 
-    def __init__(self, jobs: Jobs, feed: Feed, threads: Threads, events_max: int) -> None:
+    def __init__(self, jobs: Jobs, hub: Hub, log: ChangeLog, threads: Threads) -> None:
         self._jobs = jobs
-        self._feed = feed
+        self._hub = hub
+        self._log = log
         self._threads = threads
-        self._events_max = events_max
 
-    def of_job(self, job_id: JobId) -> AsyncGenerator[pb.JobChangeNotification]:
-        """The job as it is, then what happens to it; ends after its end. NotFound at the first step."""
-        return self._observe(Observation(job_id), lambda: (self._jobs.find(job_id),))
+    async def observe(self, job_id: JobId | None, resume: str, begin: Begin, progress: Progress) -> Events:
+        """What happens to a job, to its end, or to all, without end; NotFound at the first step.
 
-    def of_all(self) -> AsyncGenerator[pb.JobChangeNotification]:
-        """Every live job as it is, then what happens to any; does not end by itself."""
-        return self._observe(Observation(), self._jobs.live)
+        *resume*: the place of the last event that was heard, or "" for a snapshot first. *progress* is
+        kept up to date.
+        """
+        why_not = ""
+        if resume:
+            try:
+                async with aclosing(self._resumed(job_id, Position(resume), begin, progress)) as events:
+                    async for told in events:
+                        yield told
+                return
+            except _CannotResume as refusal:
+                why_not = str(refusal)
+        async with aclosing(self._from_snapshot(job_id, begin, progress, why_not)) as events:
+            async for told in events:
+                yield told
 
-    async def _observe(
-        self, observation: Observation, snapshot: Callable[[], Sequence[JobSummary]]
-    ) -> AsyncGenerator[pb.JobChangeNotification]:
-        with Inbox(self._feed, observation.concerns, self._events_max) as inbox:
-            # Only then the snapshot: what is committed in between is in it, or in the inbox, or both.
-            await self._threads.run(inbox.ready)
-            for event in observation.begin(await self._threads.run(snapshot)):
-                yield _event_to_pb(event)
-            while not observation.over:
-                news = observation.hear(await inbox.next())
-                if news is not None:
-                    yield _event_to_pb(news)
+    # -------------------------------------------------------------------------------- from a snapshot
+
+    async def _from_snapshot(
+        self, job_id: JobId | None, begin: Begin, progress: Progress, why_not: str
+    ) -> Events:
+        for _ in range(LOOKS_MAX):
+            await self._hub.caught_up()
+            with self._hub.join(job_id) as inbox:
+                # Nothing is awaited in between, so that place, snapshot and inbox belong together.
+                position, snapshot = self._hub.position, self._snapshot(job_id)
+                if snapshot is not None:
+                    await begin(Beginning(position, is_resumed=False, why_not=why_not))
+                    for message in snapshot:
+                        yield Told(_NOWHERE, message, is_end=False)
+                    progress.position = position
+                    yield Told(position, _SNAPSHOT_END, is_end=False)
+                    async with aclosing(self._live(inbox, position, progress)) as events:
+                        async for told in events:
+                            yield told
+                    return
+            if job_id is None:
+                raise AssertionError("all jobs can always be told")
+            summary = await self._threads.run(self._jobs.find, job_id)
+            if summary.job.state.is_final:
+                await begin(Beginning(position, is_resumed=False, why_not=why_not))
+                for told in _finished(summary, position):
+                    progress.position = told.position
+                    yield told
+                return
+            # Made through another gateway a moment ago: this one will know it in another.
+            self._hub.wrote(await self._threads.run(self._log.end))
+        raise StoreUnavailable(f"job {job_id} is there, and its change log does not say so")
+
+    def _snapshot(self, job_id: JobId | None) -> Sequence[bytes] | None:
+        """What an observer hears first; None if the one job is not alive as far as is known here."""
+        if job_id is None:
+            return [snapshot_of(entry) for entry in self._hub.catalog.live()]
+        entry = self._hub.catalog.get(job_id)
+        return None if entry is None else [snapshot_of(entry)]
+
+    # -------------------------------------------------------------------------------- resumed
+
+    async def _resumed(
+        self, job_id: JobId | None, resume: Position, begin: Begin, progress: Progress
+    ) -> Events:
+        await self._hub.caught_up()
+        with self._hub.join(job_id) as inbox:
+            here = self._hub.position
+            is_live = job_id is None or self._hub.catalog.get(job_id) is not None
+            try:
+                entries = await self._read(resume)
+            except PositionLost as error:
+                raise _CannotResume(str(error)) from error
+            if not is_live and not any(_ends(entry, job_id) for _, entry in entries):
+                raise _CannotResume(f"job {job_id} is over")
+            await begin(Beginning(resume, is_resumed=True))
+            progress.position = resume
+            yield Told(resume, _SNAPSHOT_END, is_end=False)
+            replay, last = Replay(WireLooks(), job_id), resume
+            while entries and is_before(last, here):
+                for position, entry in entries:
+                    last = position
+                    news = replay.hear(entry) if not is_before(here, position) else None
+                    if news is not None:
+                        told = Told(position, message_of(news), isinstance(entry, JobEnded))
+                        progress.position = position
+                        yield told
+                        if told.is_end and job_id is not None:
+                            return
+                entries = await self._read(last)
+            async with aclosing(self._live(inbox, max(here, resume, key=place_of), progress)) as events:
+                async for told in events:
+                    yield told
+
+    async def _read(self, after: Position) -> Sequence[tuple[Position, LogEntry]]:
+        return await self._threads.run(self._log.read, after, REPLAY_CHUNK, _NO_WAIT)
+
+    # -------------------------------------------------------------------------------- live
+
+    async def _live(self, inbox: Inbox, after: Position, progress: Progress) -> Events:
+        """What comes after this place, which is what the observer has heard."""
+        try:
+            while True:
+                told = await inbox.next()
+                if is_before(after, told.position):
+                    progress.position = told.position
+                    yield told
+                    if told.is_end and inbox.job_id is not None:
+                        return
+        finally:
+            if inbox.is_told:
+                # What happened meanwhile did not concern this stream.
+                progress.position = max(self._hub.position, after, key=place_of)
 
 
-def _event_to_pb(event: Event) -> pb.JobChangeNotification:
-    match event:
-        case Snapshot(summary):
-            return snapshot_to_pb(summary)
-        case SnapshotEnd():
-            return snapshot_end_to_pb()
-        case _:
-            return notification_to_pb(event)
+def _finished(summary: JobSummary, position: Position) -> Sequence[Told]:
+    """What is told of a job that is over (A14)."""
+    return (
+        Told(_NOWHERE, snapshot_to_pb(summary).SerializeToString(), is_end=False),
+        Told(position, _SNAPSHOT_END, is_end=False),
+        Told(position, notification_to_pb(JobEnded(summary.job)).SerializeToString(), is_end=True),
+    )
+
+
+def _ends(entry: LogEntry, job_id: JobId | None) -> bool:
+    return isinstance(entry, JobEnded) and entry.job.id == job_id

@@ -15,10 +15,10 @@ from typing import Final
 from titus_celery.core.decision import Command, Decision, change_of
 from titus_celery.core.model import Holding, Job, JobId, Task, TaskId
 from titus_celery.errors import Conflict, Fenced, Full, Unavailable
-from titus_celery.ports import Queue, Records
+from titus_celery.ports import Position, Queue, Records
 from titus_celery.service.crash import reached
 
-__all__ = ["ATTEMPTS_MAX", "WritePath"]
+__all__ = ["ATTEMPTS_MAX", "Committed", "WritePath"]
 
 #: Times a decision is taken anew when others change the record first. Each loser's conflict is
 #: some winner's progress, so this many in a row means a fault.
@@ -27,16 +27,32 @@ ATTEMPTS_MAX: Final = 32
 _log = logging.getLogger(__name__)
 
 
+class Committed:
+    """Who is to be told how far the log reaches after each commit, from whichever thread made it."""
+
+    def __init__(self) -> None:
+        self.listener: Callable[[Position], None] = lambda position: None
+
+    def tell(self, position: Position) -> None:
+        """The log reaches so far."""
+        self.listener(position)
+
+
 class WritePath:
     """Turns pure decisions into committed facts, and sends what follows from them."""
 
     def __init__(
-        self, records: Records, queue: Queue, holding: Callable[[], Holding | None] = lambda: None
+        self,
+        records: Records,
+        queue: Queue,
+        holding: Callable[[], Holding | None] = lambda: None,
+        committed: Committed | None = None,
     ) -> None:
         """*holding* says under which lease an agent writes; others need none."""
         self._records = records
         self._queue = queue
         self._holding = holding
+        self._committed = committed or Committed()
 
     def on_task(self, id: TaskId, decide: Callable[[Job, Task, datetime], Decision]) -> Decision:
         """Commit what *decide* says of a task; the decision that was committed, maybe empty.
@@ -74,9 +90,12 @@ class WritePath:
 
         return self._until_fresh(attempt)
 
-    def create(self, decide: Callable[[datetime], Decision]) -> Decision:
-        """Commit a new job."""
-        return self._commit(None, (), decide(self._records.now()))
+    def create(self, decide: Callable[[datetime], Decision], jobs_max: int = 0) -> Decision:
+        """Commit a new job, if fewer than *jobs_max* are alive (0: any number).
+
+        LimitReached if not; Taken if it would have a name that is another one's.
+        """
+        return self._commit(None, (), decide(self._records.now()), jobs_max=jobs_max)
 
     def _until_fresh(self, attempt: Callable[[], Decision]) -> Decision:
         for _ in range(ATTEMPTS_MAX - 1):
@@ -94,11 +113,18 @@ class WritePath:
         return attempt()
 
     def _commit(
-        self, job: Job | None, known: Sequence[Task], decision: Decision, under: Holding | None = None
+        self,
+        job: Job | None,
+        known: Sequence[Task],
+        decision: Decision,
+        under: Holding | None = None,
+        jobs_max: int = 0,
     ) -> Decision:
         if not decision.is_empty:
-            self._records.commit(change_of(job, known, decision, under))
+            position = self._records.commit(change_of(job, known, decision, under, jobs_max))
             reached("committed")
+            if position is not None:
+                self._committed.tell(position)
         # Only now: nobody may meet a task or a kill that is not stored yet.
         self._send(decision.commands)
         return decision

@@ -6,14 +6,17 @@ Calls return once what they promise is stored; the rest follows by itself.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, TypeVar
 
 from titus_celery.core import jobs as deciding
+from titus_celery.core.catalog import ENDED_TASKS_MAX
+from titus_celery.core.claims import ClaimKind, key_name
 from titus_celery.core.decision import Decision
 from titus_celery.core.descriptor import Instances, JobDescriptor, ServiceSpec
+from titus_celery.core.fingerprint import fingerprint
 from titus_celery.core.lifecycle import killed
 from titus_celery.core.model import (
     Caller,
@@ -21,28 +24,32 @@ from titus_celery.core.model import (
     JobId,
     JobSummary,
     KillIntent,
+    Sent,
     Task,
     TaskId,
 )
 from titus_celery.core.sizing import resize_requested, status_requested
 from titus_celery.core.validation import Limits, check, check_instances, effective, with_bounds
 from titus_celery.errors import (
+    AlreadyExists,
     FailedPrecondition,
     ImageMissing,
     InvalidRequest,
+    NotFound,
+    PartialFailure,
     StoreFull,
+    Taken,
+    TitusError,
     Unavailable,
     Violation,
 )
 from titus_celery.ports import Clock, Ids, ImageResolver, Memory, Records
 from titus_celery.service.change import WritePath
 
-__all__ = ["FINISHED_TASKS_MAX", "INTAKE_PERCENT", "MEMORY_FRESH", "Jobs"]
+__all__ = ["INTAKE_PERCENT", "MEMORY_FRESH", "Jobs"]
 
-#: Finished tasks that come with a job; the rest are found one by one (docs/semantics.md A17).
-FINISHED_TASKS_MAX: Final = 1_000
-#: Live jobs that a snapshot of all can hold: far above what one store is sized for.
-LIVE_MAX: Final = 1_000_000
+#: Ended tasks of one job that can be asked for: far more than are kept.
+TASKS_MAX: Final = 1_000_000
 #: Of the store's memory (%): beyond it nothing new is taken in. The rest is for what is there to run,
 #: end and be killed: a task's transitions, its log entries and its output take more than its creation.
 INTAKE_PERCENT: Final = 80
@@ -51,6 +58,9 @@ INTAKE_PERCENT: Final = 80
 MEMORY_FRESH: Final = timedelta(seconds=1)
 #: Who kills, when the caller did not say.
 ANONYMOUS: Final = "anonymous"
+
+
+_Id = TypeVar("_Id", JobId, TaskId)
 
 
 class Jobs:
@@ -72,13 +82,17 @@ class Jobs:
         self._limits = limits
         self._intake = _Intake(records, clock)
 
-    def create(self, descriptor: JobDescriptor, caller: Caller) -> JobId:
-        """Accept a batch job; its id once job and tasks are stored.
+    def create(self, descriptor: JobDescriptor, caller: Caller, key: str = "") -> JobId:
+        """Accept a job; its id once job and tasks are stored. With the same *key* again: the same id.
 
         InvalidRequest with every violation, an unknown image among them; Unsupported for what this
         release lacks; Unavailable if the image cannot be looked up now; StoreFull while the store's
-        memory is nearly used up.
+        memory is nearly used up; LimitReached if as many jobs live as may; Taken if the sequence of its
+        group is another live job's; AlreadyExists if the key was used for another job before.
         """
+        sent = Sent(caller=caller.id, key=key, body=fingerprint(descriptor)) if key else None
+        if sent and (before := self._sent_before(sent)):
+            return before
         job = effective(descriptor, caller, self._limits)
         found = check(job, self._limits)
         try:
@@ -93,28 +107,51 @@ class Jobs:
         self._intake.check()
         id = JobId(self._ids.new())
         by = caller.id or caller.email or ANONYMOUS
-        self._writes.create(lambda now: deciding.created(id, job, by, now))
+        try:
+            self._writes.create(lambda now: deciding.created(id, job, by, now, sent), self._limits.jobs_max)
+        except Taken:
+            # It may be that this very request came twice at the same time.
+            if sent and (before := self._sent_before(sent)):
+                return before
+            raise
         return id
+
+    def _sent_before(self, sent: Sent) -> JobId | None:
+        """The job that this request made before, if it did (docs/semantics.md A19)."""
+        found = self._records.claimed(ClaimKind.KEY, key_name(sent))
+        if found is not None and found.body != sent.body:
+            raise AlreadyExists(sent.key, found.job_id)
+        return None if found is None else found.job_id
 
     def find(self, job_id: JobId) -> JobSummary:
         """A job, live or finished, with its open and newest finished tasks; NotFound."""
         job, _ = self._records.job(job_id)
         tasks = (
             *self._records.open_tasks(job_id),
-            *self._records.finished_tasks(job_id, FINISHED_TASKS_MAX),
+            *self._records.finished_tasks(job_id, ENDED_TASKS_MAX),
         )
         by_place = {task.id: task for task in sorted(tasks, key=lambda task: (task.slot, task.attempt))}
         return JobSummary(job=job, tasks=tuple(by_place.values()))
 
-    def page(self, number: int, size: int) -> tuple[Sequence[JobSummary], int]:
-        """Page *number* (from 0) of the live jobs by creation, and how many there are."""
-        jobs, total = self._records.live_jobs(number * size, size)
-        return [self._with_active(job) for job in jobs], total
+    def find_alone(self, job_id: JobId) -> Job:
+        """A job, live or finished, without its tasks; NotFound."""
+        return self._records.job(job_id)[0]
 
-    def live(self) -> Sequence[JobSummary]:
-        """Every live job with its active tasks."""
-        jobs, _ = self._records.live_jobs(0, LIVE_MAX)
-        return [self._with_active(job) for job in jobs]
+    def all_tasks(self, job_id: JobId) -> tuple[Job, Sequence[Task]]:
+        """A job and all of its tasks that are kept; NotFound."""
+        job, _ = self._records.job(job_id)
+        open_tasks = self._records.open_tasks(job_id)
+        ended = self._records.finished_tasks(job_id, TASKS_MAX)
+        # One that ended in between is among both.
+        return job, list({task.id: task for task in (*open_tasks, *ended)}.values())
+
+    def has_task(self, task_id: TaskId) -> bool:
+        """Whether there is such a task."""
+        try:
+            self._records.task(task_id)
+        except NotFound:
+            return False
+        return True
 
     def kill(self, job_id: JobId, caller: Caller) -> None:
         """Record that the job is to end; nothing new starts from now on.
@@ -153,6 +190,14 @@ class Jobs:
         """
         self._writes.on_job(job_id, lambda job, now: status_requested(job, _service_of(job), is_enabled))
 
+    def kill_all(self, job_ids: Sequence[JobId], caller: Caller) -> None:
+        """`kill` each; PartialFailure if that failed for some. The others are killed (B1.17)."""
+        _each("KillJobs", job_ids, lambda id: self.kill(id, caller))
+
+    def kill_tasks(self, task_ids: Sequence[TaskId], caller: Caller) -> None:
+        """`kill_task` each; PartialFailure if that failed for some. The others are killed (B1.21)."""
+        _each("KillTasks", task_ids, lambda id: self.kill_task(id, caller))
+
     def find_task(self, task_id: TaskId) -> Task:
         """A task, live or finished or replaced; NotFound."""
         return self._records.task(task_id).task
@@ -167,10 +212,6 @@ class Jobs:
             return killed(job, task, task.kill or _intent(caller, now), now)
 
         self._writes.on_task(task_id, decide)
-
-    def _with_active(self, job: Job) -> JobSummary:
-        active = tuple(task for task in self._records.open_tasks(job.id) if not task.state.is_final)
-        return JobSummary(job=job, tasks=active)
 
     def _pinned(self, job: JobDescriptor, faulty: set[str]) -> tuple[JobDescriptor, list[Violation]]:
         """*job* with each image resolved, and a violation for each that nobody knows (A20)."""
@@ -216,6 +257,20 @@ def _service_of(job: Job) -> ServiceSpec:
     if not isinstance(job.descriptor.spec, ServiceSpec):
         raise FailedPrecondition("job", job.id, "it is a batch job, whose tasks keep their number")
     return job.descriptor.spec
+
+
+def _each(doing: str, ids: Sequence[_Id], do: Callable[[_Id], None]) -> None:
+    """*do* it for each id once, whatever becomes of the others."""
+    failures: list[tuple[str, TitusError]] = []
+    done: list[str] = []
+    for id in dict.fromkeys(ids):
+        try:
+            do(id)
+            done.append(id)
+        except TitusError as error:
+            failures.append((id, error))
+    if failures:
+        raise PartialFailure(doing, failures, done)
 
 
 def _intent(caller: Caller, now: datetime) -> KillIntent:

@@ -22,27 +22,42 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from titus_celery.grpc.proto import titus_job_api_pb2 as titus__celery_dot_grpc_dot_proto_dot_titus__job__api__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-titus_celery/grpc/proto/titus_celery_v1.proto\x12\x0ftitus_celery.v1\"2\n\x0fTailTaskRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\"\x8b\x01\n\x0cTailTaskItem\x12)\n\x06output\x18\x01 \x01(\x0b\x32\x17.titus_celery.v1.OutputH\x00\x12#\n\x03gap\x18\x02 \x01(\x0b\x32\x14.titus_celery.v1.GapH\x00\x12#\n\x03\x65nd\x18\x03 \x01(\x0b\x32\x14.titus_celery.v1.EndH\x00\x42\x06\n\x04item\"O\n\x06Output\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\'\n\x06source\x18\x02 \x01(\x0e\x32\x17.titus_celery.v1.Source\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"!\n\x03Gap\x12\r\n\x05start\x18\x01 \x01(\x04\x12\x0b\n\x03\x65nd\x18\x02 \x01(\x04\"m\n\x03\x45nd\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0e\n\x06\x65xited\x18\x02 \x01(\x08\x12\x11\n\texit_code\x18\x03 \x01(\x05\x12\x0e\n\x06signal\x18\x04 \x01(\x05\x12\x13\n\x0breason_code\x18\x05 \x01(\t\x12\x0e\n\x06reason\x18\x06 \x01(\t*8\n\x06Source\x12\x16\n\x12SOURCE_UNSPECIFIED\x10\x00\x12\n\n\x06STDOUT\x10\x01\x12\n\n\x06STDERR\x10\x02\x32\x62\n\x11TaskOutputService\x12M\n\x08TailTask\x12 .titus_celery.v1.TailTaskRequest\x1a\x1d.titus_celery.v1.TailTaskItem0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-titus_celery/grpc/proto/titus_celery_v1.proto\x12\x0ftitus_celery.v1\x1a+titus_celery/grpc/proto/titus_job_api.proto\"2\n\x0fTailTaskRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\"\x8b\x01\n\x0cTailTaskItem\x12)\n\x06output\x18\x01 \x01(\x0b\x32\x17.titus_celery.v1.OutputH\x00\x12#\n\x03gap\x18\x02 \x01(\x0b\x32\x14.titus_celery.v1.GapH\x00\x12#\n\x03\x65nd\x18\x03 \x01(\x0b\x32\x14.titus_celery.v1.EndH\x00\x42\x06\n\x04item\"O\n\x06Output\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\'\n\x06source\x18\x02 \x01(\x0e\x32\x17.titus_celery.v1.Source\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"!\n\x03Gap\x12\r\n\x05start\x18\x01 \x01(\x04\x12\x0b\n\x03\x65nd\x18\x02 \x01(\x04\"m\n\x03\x45nd\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0e\n\x06\x65xited\x18\x02 \x01(\x08\x12\x11\n\texit_code\x18\x03 \x01(\x05\x12\x0e\n\x06signal\x18\x04 \x01(\x05\x12\x13\n\x0breason_code\x18\x05 \x01(\t\x12\x0e\n\x06reason\x18\x06 \x01(\t\"3\n\x11ObserveJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0e\n\x06resume\x18\x02 \x01(\t\"$\n\x12ObserveJobsRequest\x12\x0e\n\x06resume\x18\x01 \x01(\t\"\x94\x01\n\x08JobEvent\x12\x10\n\x08position\x18\x01 \x01(\t\x12/\n\tbeginning\x18\x02 \x01(\x0b\x32\x1a.titus_celery.v1.BeginningH\x00\x12<\n\x0cnotification\x18\x03 \x01(\x0b\x32$.netflix.titus.JobChangeNotificationH\x00\x42\x07\n\x05\x65vent\"-\n\tBeginning\x12\x0f\n\x07resumed\x18\x01 \x01(\x08\x12\x0f\n\x07why_not\x18\x02 \x01(\t\"\x8f\x01\n\x0ePartialFailure\x12\x39\n\x08\x66\x61ilures\x18\x01 \x03(\x0b\x32\'.titus_celery.v1.PartialFailure.Failure\x12\x0c\n\x04\x64one\x18\x02 \x03(\t\x1a\x34\n\x07\x46\x61ilure\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\x05\x12\x0f\n\x07message\x18\x03 \x01(\t*8\n\x06Source\x12\x16\n\x12SOURCE_UNSPECIFIED\x10\x00\x12\n\n\x06STDOUT\x10\x01\x12\n\n\x06STDERR\x10\x02\x32\x62\n\x11TaskOutputService\x12M\n\x08TailTask\x12 .titus_celery.v1.TailTaskRequest\x1a\x1d.titus_celery.v1.TailTaskItem0\x01\x32\xb4\x01\n\x12ObservationService\x12M\n\nObserveJob\x12\".titus_celery.v1.ObserveJobRequest\x1a\x19.titus_celery.v1.JobEvent0\x01\x12O\n\x0bObserveJobs\x12#.titus_celery.v1.ObserveJobsRequest\x1a\x19.titus_celery.v1.JobEvent0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'titus_celery.grpc.proto.titus_celery_v1_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SOURCE']._serialized_start=487
-  _globals['_SOURCE']._serialized_end=543
-  _globals['_TAILTASKREQUEST']._serialized_start=66
-  _globals['_TAILTASKREQUEST']._serialized_end=116
-  _globals['_TAILTASKITEM']._serialized_start=119
-  _globals['_TAILTASKITEM']._serialized_end=258
-  _globals['_OUTPUT']._serialized_start=260
-  _globals['_OUTPUT']._serialized_end=339
-  _globals['_GAP']._serialized_start=341
-  _globals['_GAP']._serialized_end=374
-  _globals['_END']._serialized_start=376
-  _globals['_END']._serialized_end=485
-  _globals['_TASKOUTPUTSERVICE']._serialized_start=545
-  _globals['_TASKOUTPUTSERVICE']._serialized_end=643
+  _globals['_SOURCE']._serialized_start=967
+  _globals['_SOURCE']._serialized_end=1023
+  _globals['_TAILTASKREQUEST']._serialized_start=111
+  _globals['_TAILTASKREQUEST']._serialized_end=161
+  _globals['_TAILTASKITEM']._serialized_start=164
+  _globals['_TAILTASKITEM']._serialized_end=303
+  _globals['_OUTPUT']._serialized_start=305
+  _globals['_OUTPUT']._serialized_end=384
+  _globals['_GAP']._serialized_start=386
+  _globals['_GAP']._serialized_end=419
+  _globals['_END']._serialized_start=421
+  _globals['_END']._serialized_end=530
+  _globals['_OBSERVEJOBREQUEST']._serialized_start=532
+  _globals['_OBSERVEJOBREQUEST']._serialized_end=583
+  _globals['_OBSERVEJOBSREQUEST']._serialized_start=585
+  _globals['_OBSERVEJOBSREQUEST']._serialized_end=621
+  _globals['_JOBEVENT']._serialized_start=624
+  _globals['_JOBEVENT']._serialized_end=772
+  _globals['_BEGINNING']._serialized_start=774
+  _globals['_BEGINNING']._serialized_end=819
+  _globals['_PARTIALFAILURE']._serialized_start=822
+  _globals['_PARTIALFAILURE']._serialized_end=965
+  _globals['_PARTIALFAILURE_FAILURE']._serialized_start=913
+  _globals['_PARTIALFAILURE_FAILURE']._serialized_end=965
+  _globals['_TASKOUTPUTSERVICE']._serialized_start=1025
+  _globals['_TASKOUTPUTSERVICE']._serialized_end=1123
+  _globals['_OBSERVATIONSERVICE']._serialized_start=1126
+  _globals['_OBSERVATIONSERVICE']._serialized_end=1306
 # @@protoc_insertion_point(module_scope)

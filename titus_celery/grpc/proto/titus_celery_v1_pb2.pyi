@@ -5,9 +5,12 @@ What titus_celery offers beyond the Titus job API, in a package of its own so th
 disturbs the other.
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from titus_celery.grpc.proto import titus_job_api_pb2 as _titus_job_api_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -188,3 +191,168 @@ class End(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___End: _TypeAlias = End  # noqa: Y015
+
+@_typing.final
+class ObserveJobRequest(_message.Message):
+    """Which job, and from where on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    RESUME_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    resume: _builtins.str
+    """The place of the last event that was heard; empty: none was."""
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        resume: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "resume", b"resume"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ObserveJobRequest: _TypeAlias = ObserveJobRequest  # noqa: Y015
+
+@_typing.final
+class ObserveJobsRequest(_message.Message):
+    """From where on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESUME_FIELD_NUMBER: _builtins.int
+    resume: _builtins.str
+    """As in ObserveJobRequest."""
+    def __init__(
+        self,
+        *,
+        resume: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["resume", b"resume"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ObserveJobsRequest: _TypeAlias = ObserveJobsRequest  # noqa: Y015
+
+@_typing.final
+class JobEvent(_message.Message):
+    """What happened, and its place."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    BEGINNING_FIELD_NUMBER: _builtins.int
+    NOTIFICATION_FIELD_NUMBER: _builtins.int
+    position: _builtins.str
+    """Everything up to here has been told once this event is heard. Empty until the end of a snapshot: with a
+    part of it nobody can go on.
+    """
+    @_builtins.property
+    def beginning(self) -> Global___Beginning:
+        """Once, first: how the stream begins."""
+
+    @_builtins.property
+    def notification(self) -> _titus_job_api_pb2.JobChangeNotification:
+        """As in the streams of the Titus job API."""
+
+    def __init__(
+        self,
+        *,
+        position: _builtins.str = ...,
+        beginning: Global___Beginning | None = ...,
+        notification: _titus_job_api_pb2.JobChangeNotification | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["beginning", b"beginning", "event", b"event", "notification", b"notification"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["beginning", b"beginning", "event", b"event", "notification", b"notification", "position", b"position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["beginning", "notification"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___JobEvent: _TypeAlias = JobEvent  # noqa: Y015
+
+@_typing.final
+class Beginning(_message.Message):
+    """Whether what follows goes on where the last stream ended."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESUMED_FIELD_NUMBER: _builtins.int
+    WHY_NOT_FIELD_NUMBER: _builtins.int
+    resumed: _builtins.bool
+    """True: only what came after `resume` follows. False: a snapshot of all that is observed."""
+    why_not: _builtins.str
+    """If a place was given and cannot be gone on from, why; the snapshot stands for all that was missed."""
+    def __init__(
+        self,
+        *,
+        resumed: _builtins.bool = ...,
+        why_not: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["resumed", b"resumed", "why_not", b"why_not"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Beginning: _TypeAlias = Beginning  # noqa: Y015
+
+@_typing.final
+class PartialFailure(_message.Message):
+    """Details of a call that did only a part of what it was asked for; in grpc-status-details-bin."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Failure(_message.Message):
+        """One of the things that were not done."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        ID_FIELD_NUMBER: _builtins.int
+        CODE_FIELD_NUMBER: _builtins.int
+        MESSAGE_FIELD_NUMBER: _builtins.int
+        id: _builtins.str
+        code: _builtins.int
+        """A google.rpc.Code."""
+        message: _builtins.str
+        def __init__(
+            self,
+            *,
+            id: _builtins.str = ...,
+            code: _builtins.int = ...,
+            message: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "id", b"id", "message", b"message"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    FAILURES_FIELD_NUMBER: _builtins.int
+    DONE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def failures(self) -> _containers.RepeatedCompositeFieldContainer[Global___PartialFailure.Failure]: ...
+    @_builtins.property
+    def done(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The ids for which it was done."""
+
+    def __init__(
+        self,
+        *,
+        failures: _abc.Iterable[Global___PartialFailure.Failure] | None = ...,
+        done: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "failures", b"failures"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PartialFailure: _TypeAlias = PartialFailure  # noqa: Y015

@@ -99,3 +99,126 @@ class TaskOutputService:
             timeout,
             metadata,
             _registered_method=True)
+
+
+class ObservationServiceStub:
+    """Jobs and tasks as they change, like ObserveJob and ObserveJobs of the Titus job API, with the place of
+    each event. Whoever gives the place of the last event it has heard goes on from there.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.ObserveJob = channel.unary_stream(
+                '/titus_celery.v1.ObservationService/ObserveJob',
+                request_serializer=titus__celery_dot_grpc_dot_proto_dot_titus__celery__v1__pb2.ObserveJobRequest.SerializeToString,
+                response_deserializer=titus__celery_dot_grpc_dot_proto_dot_titus__celery__v1__pb2.JobEvent.FromString,
+                _registered_method=True)
+        self.ObserveJobs = channel.unary_stream(
+                '/titus_celery.v1.ObservationService/ObserveJobs',
+                request_serializer=titus__celery_dot_grpc_dot_proto_dot_titus__celery__v1__pb2.ObserveJobsRequest.SerializeToString,
+                response_deserializer=titus__celery_dot_grpc_dot_proto_dot_titus__celery__v1__pb2.JobEvent.FromString,
+                _registered_method=True)
+
+
+class ObservationServiceServicer:
+    """Jobs and tasks as they change, like ObserveJob and ObserveJobs of the Titus job API, with the place of
+    each event. Whoever gives the place of the last event it has heard goes on from there.
+    """
+
+    def ObserveJob(self, request, context):
+        """One job, until it is over.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ObserveJobs(self, request, context):
+        """All live jobs; does not end by itself.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_ObservationServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'ObserveJob': grpc.unary_stream_rpc_method_handler(
+                    servicer.ObserveJob,
+                    request_deserializer=titus__celery_dot_grpc_dot_proto_dot_titus__celery__v1__pb2.ObserveJobRequest.FromString,
+                    response_serializer=titus__celery_dot_grpc_dot_proto_dot_titus__celery__v1__pb2.JobEvent.SerializeToString,
+            ),
+            'ObserveJobs': grpc.unary_stream_rpc_method_handler(
+                    servicer.ObserveJobs,
+                    request_deserializer=titus__celery_dot_grpc_dot_proto_dot_titus__celery__v1__pb2.ObserveJobsRequest.FromString,
+                    response_serializer=titus__celery_dot_grpc_dot_proto_dot_titus__celery__v1__pb2.JobEvent.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'titus_celery.v1.ObservationService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('titus_celery.v1.ObservationService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class ObservationService:
+    """Jobs and tasks as they change, like ObserveJob and ObserveJobs of the Titus job API, with the place of
+    each event. Whoever gives the place of the last event it has heard goes on from there.
+    """
+
+    @staticmethod
+    def ObserveJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/titus_celery.v1.ObservationService/ObserveJob',
+            titus__celery_dot_grpc_dot_proto_dot_titus__celery__v1__pb2.ObserveJobRequest.SerializeToString,
+            titus__celery_dot_grpc_dot_proto_dot_titus__celery__v1__pb2.JobEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ObserveJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/titus_celery.v1.ObservationService/ObserveJobs',
+            titus__celery_dot_grpc_dot_proto_dot_titus__celery__v1__pb2.ObserveJobsRequest.SerializeToString,
+            titus__celery_dot_grpc_dot_proto_dot_titus__celery__v1__pb2.JobEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)

@@ -58,3 +58,52 @@ class TaskOutputServiceServicer(metaclass=_abc_1.ABCMeta):
         """What a task wrote from an offset on, then what it writes, until it has ended."""
 
 def add_TaskOutputServiceServicer_to_server(servicer: TaskOutputServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
+class ObservationServiceStub:
+    """Jobs and tasks as they change, like ObserveJob and ObserveJobs of the Titus job API, with the place of
+    each event. Whoever gives the place of the last event it has heard goes on from there.
+    """
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> ObservationServiceAsyncStub: ...
+    ObserveJob: _grpc.UnaryStreamMultiCallable[_titus_celery_v1_pb2.ObserveJobRequest, _titus_celery_v1_pb2.JobEvent]
+    """One job, until it is over."""
+    ObserveJobs: _grpc.UnaryStreamMultiCallable[_titus_celery_v1_pb2.ObserveJobsRequest, _titus_celery_v1_pb2.JobEvent]
+    """All live jobs; does not end by itself."""
+
+@_typing.type_check_only
+class ObservationServiceAsyncStub(ObservationServiceStub):
+    """Jobs and tasks as they change, like ObserveJob and ObserveJobs of the Titus job API, with the place of
+    each event. Whoever gives the place of the last event it has heard goes on from there.
+    """
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    ObserveJob: _aio.UnaryStreamMultiCallable[_titus_celery_v1_pb2.ObserveJobRequest, _titus_celery_v1_pb2.JobEvent]  # type: ignore[assignment]
+    """One job, until it is over."""
+    ObserveJobs: _aio.UnaryStreamMultiCallable[_titus_celery_v1_pb2.ObserveJobsRequest, _titus_celery_v1_pb2.JobEvent]  # type: ignore[assignment]
+    """All live jobs; does not end by itself."""
+
+class ObservationServiceServicer(metaclass=_abc_1.ABCMeta):
+    """Jobs and tasks as they change, like ObserveJob and ObserveJobs of the Titus job API, with the place of
+    each event. Whoever gives the place of the last event it has heard goes on from there.
+    """
+
+    @_abc_1.abstractmethod
+    def ObserveJob(
+        self,
+        request: _titus_celery_v1_pb2.ObserveJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_titus_celery_v1_pb2.JobEvent], _abc.AsyncIterator[_titus_celery_v1_pb2.JobEvent]]:
+        """One job, until it is over."""
+
+    @_abc_1.abstractmethod
+    def ObserveJobs(
+        self,
+        request: _titus_celery_v1_pb2.ObserveJobsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_titus_celery_v1_pb2.JobEvent], _abc.AsyncIterator[_titus_celery_v1_pb2.JobEvent]]:
+        """All live jobs; does not end by itself."""
+
+def add_ObservationServiceServicer_to_server(servicer: ObservationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,293 @@
+"""Everything that is known of jobs by who follows the change log: what to answer, and what is news.
+
+It holds live jobs as they look from outside (what a look is, `Looks` says), and of jobs that are over what
+they can be found by. Records come in the order of the log and carry versions, so that what a snapshot held
+already, or what was told before, is told apart without positions or clocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final, Protocol
+
+from titus_celery.core.decision import JobAdded, JobEnded, JobGone, LogEntry, Notification, TaskUpdated
+from titus_celery.core.lifecycle import job_of
+from titus_celery.core.model import Job, JobId, JobSummary, StateChange, Task, TaskId
+from titus_celery.core.query import Criteria, terms_of
+from titus_celery.core.reasons import Reason
+from titus_celery.core.shelf import Order, Shelf
+from titus_celery.core.states import State
+
+__all__ = ["ENDED_TASKS_MAX", "Catalog", "Entry", "Looks", "News", "Seat", "order_of", "progressed"]
+
+#: Ended tasks that come with a live job (docs/semantics.md A17).
+ENDED_TASKS_MAX: Final = 1_000
+
+#: The version of every new record. Whose first entry in the log is a later one was there before the log
+#: was followed, and is not there any more.
+_NEW: Final = 1
+_LAST_OPEN: Final = max(state for state in State if not state.is_final)
+
+
+class Looks(Protocol):
+    """How things look from outside: bytes, equal if nobody can tell the difference."""
+
+    def definition(self, job: Job) -> bytes:
+        """The part of a job that changes with its definition."""
+
+    def standing(self, history: Sequence[StateChange], reason: Reason | None) -> bytes:
+        """The part of a job that changes with its tasks."""
+
+    def task(self, task: Task) -> bytes:
+        """A task."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """A task of a live job."""
+
+    version: int
+    slot: int
+    attempt: int
+    state: State
+    #: When it entered that state.
+    since: datetime
+    created: datetime
+    look: bytes
+
+
+@dataclass(slots=True)
+class Entry:
+    """A live job. What can be made of its looks may be kept in *made*; it goes when they change."""
+
+    id: JobId
+    version: int
+    history: tuple[StateChange, ...]
+    definition: bytes
+    standing: bytes
+    tasks: dict[TaskId, Seat] = field(default_factory=dict)
+    made: dict[str, bytes] = field(default_factory=dict)
+
+    @property
+    def state(self) -> State:
+        """The furthest that any of its tasks got."""
+        return self.history[-1].state
+
+    def seats(self, *, ended: bool) -> list[tuple[TaskId, Seat]]:
+        """Its tasks by slot and attempt; those that are over only if wanted."""
+        chosen = [(id, seat) for id, seat in self.tasks.items() if ended or not seat.state.is_final]
+        return sorted(chosen, key=lambda item: (item[1].slot, item[1].attempt))
+
+    def fits(self, wanted: Criteria) -> bool:
+        """Whether it is what was asked for, as far as its terms do not say."""
+        if wanted.job_ids is not None and self.id not in wanted.job_ids:
+            return False
+        if wanted.job_state is not None and self.state is not wanted.job_state:
+            return False
+        if wanted.task_ids is not None and wanted.task_ids.isdisjoint(self.tasks):
+            return False
+        states = wanted.task_states
+        return states is None or any(seat.state in states for seat in self.tasks.values())
+
+
+@dataclass(frozen=True, slots=True)
+class _Over:
+    """A job that is over."""
+
+    id: JobId
+    state: State
+    #: How the last tasks of its slots ended.
+    task_states: frozenset[State]
+
+    def fits(self, wanted: Criteria) -> bool:
+        if wanted.job_ids is not None and self.id not in wanted.job_ids:
+            return False
+        if wanted.task_ids is not None and all(job_of(id) != self.id for id in wanted.task_ids):
+            return False
+        if wanted.job_state is not None and self.state is not wanted.job_state:
+            return False
+        return wanted.task_states is None or not self.task_states.isdisjoint(wanted.task_states)
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """Something that observers must hear; *look* is the task's, if it is about one."""
+
+    notification: Notification
+    job_id: JobId
+    look: bytes = b""
+
+
+class Catalog:
+    """The jobs of an installation. Not for several threads at once."""
+
+    def __init__(self, looks: Looks) -> None:
+        self._looks = looks
+        self._live: Shelf[Entry] = Shelf()
+        self._over: Shelf[_Over] = Shelf()
+        self._gone: set[JobId] | None = set()
+
+    # ------------------------------------------------------------------------------------------ answers
+
+    def get(self, id: JobId) -> Entry | None:
+        """The live job of this id."""
+        return self._live.get(id)
+
+    def terms(self, id: JobId) -> Sequence[str]:
+        """What the live job of this id can be found by."""
+        return self._live.terms(id)
+
+    def live(self) -> Sequence[Entry]:
+        """Every live job, by creation."""
+        return list(self._live)
+
+    def find(self, wanted: Criteria, start: int, size: int) -> tuple[Sequence[Entry], int]:
+        """A page of the live jobs that are asked for, by creation, and how many there are."""
+        needs_look = (wanted.job_ids, wanted.task_ids, wanted.job_state, wanted.task_states) != (None,) * 4
+        fits = (lambda entry: entry.fits(wanted)) if needs_look else None
+        return self._live.find(wanted.terms, start, size, fits)
+
+    def find_over(self, wanted: Criteria, start: int, size: int) -> tuple[Sequence[JobId], int]:
+        """A page of the jobs that are asked for and over, by creation, and how many there are."""
+        found, total = self._over.find(wanted.terms, start, size, lambda over: over.fits(wanted))
+        return [over.id for over in found], total
+
+    @property
+    def knows_over(self) -> bool:
+        """Whether all jobs that are over are known."""
+        return self._gone is None
+
+    # ------------------------------------------------------------------------------------------ learning
+
+    def clear(self) -> None:
+        """Forget everything: it is learnt anew."""
+        self._live, self._over, self._gone = Shelf(), Shelf(), set()
+
+    def load(self, summary: JobSummary) -> None:
+        """Learn of a live job, as it was read after the log began to be followed."""
+        entry = self._enter(summary.job)
+        for task in summary.tasks:
+            self._seat(entry, task)
+
+    def load_over(self, jobs: Iterable[Job]) -> None:
+        """Learn of jobs that are over, as they were read after the log began to be followed."""
+        for job in jobs:
+            if self._gone is None or job.id not in self._gone:
+                self._put_over(job)
+
+    def loaded_over(self) -> None:
+        """Those were all of them."""
+        self._gone = None
+
+    def hear(self, entry: LogEntry) -> News | None:
+        """Learn what the log says next; what observers must be told of it."""
+        match entry:
+            case JobAdded(job):
+                return self._hear_job(entry, job)
+            case TaskUpdated(task):
+                return self._hear_task(entry, task)
+            case JobEnded(job):
+                was_known = job.id in self._live
+                self._live.remove(job.id)
+                self._put_over(job)
+                return News(entry, job.id) if was_known else None
+            case JobGone(id):
+                self._over.remove(id)
+                if self._gone is not None:
+                    self._gone.add(id)
+                return None
+
+    def _hear_job(self, notification: JobAdded, job: Job) -> News | None:
+        known = self._live.get(job.id)
+        if known is None:
+            # A job that is neither new nor in the snapshot was over by then.
+            if job.version != _NEW:
+                return None
+            self._enter(job)
+        elif job.version <= known.version:
+            return None
+        else:
+            known.version, known.definition = job.version, self._looks.definition(job)
+            known.made.clear()
+            self._live.put(order_of(job), terms_of(job), known)
+        return News(notification, job.id)
+
+    def _hear_task(self, notification: TaskUpdated, task: Task) -> News | None:
+        entry = self._live.get(task.job_id)
+        if entry is None:
+            return None
+        known = entry.tasks.get(task.id)
+        if known is None and task.version != _NEW:
+            return None
+        if known is not None and task.version <= known.version:
+            return None
+        seat = self._seat(entry, task)
+        # What is written of a task after its end concerns nobody outside.
+        is_news = known is None or (not known.state.is_final and known.look != seat.look)
+        return News(notification, entry.id, seat.look) if is_news else None
+
+    # ------------------------------------------------------------------------------------------ inside
+
+    def _enter(self, job: Job) -> Entry:
+        entry = Entry(
+            job.id,
+            job.version,
+            job.history,
+            self._looks.definition(job),
+            self._looks.standing(job.history, job.reason),
+        )
+        self._live.put(order_of(job), terms_of(job), entry)
+        return entry
+
+    def _seat(self, entry: Entry, task: Task) -> Seat:
+        seat = Seat(
+            task.version,
+            task.slot,
+            task.attempt,
+            task.state,
+            task.history[-1].at,
+            task.history[0].at,
+            self._looks.task(task),
+        )
+        entry.tasks[task.id] = seat
+        entry.made.clear()
+        history = progressed(entry.history, task.history)
+        if history != entry.history:
+            entry.history, entry.standing = history, self._looks.standing(history, None)
+        if seat.state.is_final:
+            _forget_oldest(entry.tasks)
+        return seat
+
+    def _put_over(self, job: Job) -> None:
+        ends = {State.FINISHED: job.slots_ok, State.FAILED: job.slots_failed}
+        states = frozenset(state for state, count in ends.items() if count)
+        self._over.put(order_of(job), terms_of(job), _Over(job.id, job.state, states))
+
+
+def order_of(job: Job) -> Order:
+    """The job's place among all others."""
+    return round(job.created_at.timestamp() * 1_000), job.id
+
+
+def progressed(history: tuple[StateChange, ...], of: Sequence[StateChange]) -> tuple[StateChange, ...]:
+    """A job's history after one of its tasks has that of *of*: the furthest that any got (A6)."""
+    now = history[-1].state
+    further = [step for step in of if now < step.state <= _LAST_OPEN]
+    if now.is_final or not further:
+        return history
+    steps = list(history)
+    for step in further:
+        # Tasks bring the times, and a clock may be set back between two of them.
+        steps.append(StateChange(state=step.state, at=max(step.at, steps[-1].at)))
+    return tuple(steps)
+
+
+def _forget_oldest(tasks: dict[TaskId, Seat]) -> None:
+    if len(tasks) <= ENDED_TASKS_MAX:
+        return
+    ended: Mapping[TaskId, Seat] = {id: seat for id, seat in tasks.items() if seat.state.is_final}
+    if len(ended) > ENDED_TASKS_MAX:
+        oldest = min(ended, key=lambda id: (ended[id].since, id))
+        del tasks[oldest]

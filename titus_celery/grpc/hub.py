@@ -1,0 +1,261 @@
+"""What a gateway knows of all jobs, on its event loop: queries are answered from it, observers hear of it.
+
+The feed teaches it from threads of its own; everything else happens on the loop, so that a query, a snapshot
+and a place of the change log always belong together without any lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import defaultdict, deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from types import TracebackType
+from typing import Final, Self
+
+from titus_celery.core.catalog import Catalog
+from titus_celery.core.decision import JobEnded, LogEntry
+from titus_celery.core.model import Job, JobId, JobSummary
+from titus_celery.errors import PositionLost, SlowObserver, StoreUnavailable, Unavailable
+from titus_celery.grpc.looks import WireLooks, message_of
+from titus_celery.ports import Position, is_before
+
+__all__ = ["OBSERVER_EVENTS_MAX", "Hub", "Inbox", "Told"]
+
+#: Events that may wait for one observer: twenty times the creation of the largest job. They are shared by
+#: all observers, so one costs its own deque alone (about 0.2 MB when full).
+OBSERVER_EVENTS_MAX: Final = 20_000
+#: How long a call waits until this gateway knows all live jobs, and what was written through it just now:
+#: the first takes some seconds after its start, the second milliseconds.
+READY_WITHIN: Final = timedelta(seconds=5)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """An event as observers get it."""
+
+    position: Position
+    #: A serialised JobChangeNotification.
+    message: bytes
+    #: It is the end of the job.
+    is_end: bool
+
+
+class Inbox:
+    """What one stream has still to tell, from when it is made until it is left, fails or overflows."""
+
+    def __init__(self, hub: Hub, job_id: JobId | None, events_max: int) -> None:
+        self.job_id = job_id
+        self._hub = hub
+        self._events_max = events_max
+        self._waiting: deque[Told] = deque()
+        self._error: Exception | None = None
+        self._changed = asyncio.Event()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._hub.leave(self)
+
+    def put(self, told: Told) -> None:
+        """Take an event; too many of them end the stream, and those that waited are dropped."""
+        if self._error is not None:
+            return
+        if len(self._waiting) >= self._events_max:
+            self._waiting.clear()
+            self.end(SlowObserver(self._events_max))
+            return
+        self._waiting.append(told)
+        self._changed.set()
+
+    def end(self, error: Exception) -> None:
+        """Nothing follows what waits now."""
+        self._error = self._error or error
+        self._changed.set()
+        self._hub.leave(self)
+
+    @property
+    def is_told(self) -> bool:
+        """Whether everything was told that came so far."""
+        return not self._waiting and not isinstance(self._error, SlowObserver)
+
+    async def next(self) -> Told:
+        """The next event; once there is none left, the error that ended the stream."""
+        while not self._waiting:
+            if self._error is not None:
+                # Shared with other streams: without the traces of their frames.
+                raise self._error.with_traceback(None)
+            self._changed.clear()
+            await self._changed.wait()
+        return self._waiting.popleft()
+
+
+class Hub:
+    """The feed's Sink. Make it on the event loop; but for a Sink's methods and `wrote` use it there only."""
+
+    def __init__(
+        self, *, events_max: int = OBSERVER_EVENTS_MAX, ready_within: timedelta = READY_WITHIN
+    ) -> None:
+        self.catalog = Catalog(WireLooks())
+        #: How far the log is known.
+        self.position = Position("0-0")
+        self._loop = asyncio.get_running_loop()
+        self._events_max = events_max
+        self._ready_within = ready_within
+        self._is_ready = False
+        self._error: Exception | None = None
+        #: Those who wait for anything to change.
+        self._waiters: list[asyncio.Future[None]] = []
+        self._of_all: set[Inbox] = set()
+        self._of_job: defaultdict[JobId, set[Inbox]] = defaultdict(set)
+        self._lock = threading.Lock()
+        self._written: Position | None = None
+        self._listeners: list[Callable[[bool], None]] = []
+
+    # ------------------------------------------------------------------------------------------ use
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether all live jobs are known as they are now."""
+        return self._is_ready
+
+    @property
+    def observers(self) -> int:
+        """How many streams there are."""
+        return len(self._of_all) + sum(map(len, self._of_job.values()))
+
+    def on_ready(self, listener: Callable[[bool], None]) -> None:
+        """Have *listener* told on the loop, whenever it changes, whether the hub is ready."""
+        self._listeners.append(listener)
+
+    def wrote(self, position: Position) -> None:
+        """This gateway has committed something there; from any thread. Later queries must know it."""
+        with self._lock:
+            if self._written is None or is_before(self._written, position):
+                self._written = position
+
+    async def caught_up(self) -> None:
+        """Return once everything is known that was written through this gateway.
+
+        StoreUnavailable, or what keeps the feed from following, if that takes too long.
+        """
+        try:
+            async with asyncio.timeout(self._ready_within.total_seconds()):
+                while not self._is_ready or self._lags():
+                    if self._error is not None:
+                        raise self._error.with_traceback(None)
+                    waiter = self._loop.create_future()
+                    self._waiters.append(waiter)
+                    await waiter
+        except TimeoutError:
+            within = f"{self._ready_within.total_seconds():g} s"
+            raise StoreUnavailable(f"its change log could not be followed within {within}") from None
+
+    def join(self, job_id: JobId | None) -> Inbox:
+        """A place for whoever observes one job, or all: it hears what comes after `position`."""
+        inbox = Inbox(self, job_id, self._events_max)
+        (self._of_all if job_id is None else self._of_job[job_id]).add(inbox)
+        return inbox
+
+    def leave(self, inbox: Inbox) -> None:
+        """Let it hear nothing more."""
+        if inbox.job_id is None:
+            self._of_all.discard(inbox)
+        elif (others := self._of_job.get(inbox.job_id)) is not None:
+            others.discard(inbox)
+            if not others:
+                del self._of_job[inbox.job_id]
+
+    def _lags(self) -> bool:
+        return self._written is not None and is_before(self.position, self._written)
+
+    # ------------------------------------------------------------------------------------------ Sink
+
+    def begin(self) -> None:
+        """See Sink."""
+        self._soon(self._begin)
+
+    def load(self, summaries: Sequence[JobSummary]) -> None:
+        """See Sink."""
+        self._soon(lambda: self._load(summaries))
+
+    def hear(self, entries: Sequence[tuple[Position, LogEntry]]) -> None:
+        """See Sink."""
+        self._soon(lambda: self._hear(entries))
+
+    def ready(self, position: Position) -> None:
+        """See Sink."""
+        self._soon(lambda: self._be_ready(position))
+
+    def load_over(self, jobs: Sequence[Job]) -> None:
+        """See Sink."""
+        self._soon(lambda: self.catalog.load_over(jobs))
+
+    def loaded_over(self) -> None:
+        """See Sink."""
+        self._soon(self.catalog.loaded_over)
+
+    def fail(self, error: Exception) -> None:
+        """See Sink."""
+        self._soon(lambda: self._fail(error))
+
+    def _soon(self, call: Callable[[], None]) -> None:
+        # A loop that is closed serves nobody any more.
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(call)
+
+    def _begin(self) -> None:
+        self.catalog.clear()
+
+    def _load(self, summaries: Sequence[JobSummary]) -> None:
+        for summary in summaries:
+            self.catalog.load(summary)
+
+    def _hear(self, entries: Sequence[tuple[Position, LogEntry]]) -> None:
+        for position, entry in entries:
+            news = self.catalog.hear(entry)
+            self.position = position
+            if news is None:
+                continue
+            of_job = self._of_job.get(news.job_id)
+            if of_job or self._of_all:
+                told = Told(position, message_of(news), isinstance(news.notification, JobEnded))
+                for inbox in (*self._of_all, *(of_job or ())):
+                    inbox.put(told)
+        self._notify()
+
+    def _be_ready(self, position: Position) -> None:
+        self.position = position
+        self._error = None
+        self._set_ready(True)
+
+    def _fail(self, error: Exception) -> None:
+        # Whoever asks now waits for what is read anew; for what is away nobody waits.
+        is_read_anew = isinstance(error, PositionLost)
+        self._error = None if is_read_anew else _away(error)
+        for inbox in [*self._of_all, *(each for some in self._of_job.values() for each in some)]:
+            inbox.end(error)
+        self._set_ready(False)
+
+    def _set_ready(self, is_ready: bool) -> None:
+        if self._is_ready is not is_ready:
+            self._is_ready = is_ready
+            for listener in self._listeners:
+                listener(is_ready)
+        self._notify()
+
+    def _notify(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+
+def _away(error: Exception) -> Unavailable:
+    return error if isinstance(error, Unavailable) else StoreUnavailable(str(error))
