@@ -36,16 +36,18 @@ ClusterStream = AsyncGenerator[pb.JobClusterNotification]
 class JobManagement(JobManagementServiceServicer):
     """The 21 methods. What this release lacks is refused by name."""
 
-    def __init__(self, jobs: Jobs, streams: Streams, threads: Threads) -> None:
+    def __init__(self, jobs: Jobs, streams: Streams, threads: Threads, creations: Threads) -> None:
+        """*creations*: the threads for what may wait for a registry."""
         self._jobs = jobs
         self._streams = streams
         self._threads = threads
+        self._creations = creations
 
     async def CreateJob(self, request: pb.JobDescriptor, context: Context) -> pb.JobId:
         """Accept a job (docs/semantics.md B1.9)."""
         metadata = context.invocation_metadata()
         refuse_unsupported(metadata)
-        return await self._threads.run(self._create, descriptor_from_pb(request), caller_from(metadata))
+        return await self._creations.run(self._create, descriptor_from_pb(request), caller_from(metadata))
 
     async def FindJobs(self, request: pb.JobQuery, context: Context) -> pb.JobQueryResult:
         """A page of the live jobs (docs/semantics.md B1.12, B4.4)."""
