@@ -29,6 +29,8 @@ PID_FILES: Final[Mapping[Path, str]] = {
     Path("/var/run/docker.pid"): "dockerd",
     Path("/var/run/docker/containerd/containerd.pid"): "containerd",
 }
+#: There while systemd runs this machine.
+SYSTEMD: Final = Path("/run/systemd/system")
 #: Seconds; a cold engine with a full image store needs about ten.
 ENGINE_PATIENCE: Final = 60.0
 #: Seconds between two knocks at the engine's door.
@@ -139,8 +141,9 @@ def missing_packages() -> list[str]:
             missing.append("apparmor")
     if not has_static_busybox():
         missing.append("busybox-static")
-    if not shutil.which("redis-server", path=SEARCH):
-        missing.append("redis-server")
+    for program in ("redis-server", "docker-registry", "openssl"):
+        if not shutil.which(program, path=SEARCH):
+            missing.append(program)
     if not has_venv():
         missing.append("python3-venv")
     return missing
@@ -157,6 +160,9 @@ def system() -> None:
                 f"missing: {names}. Install them (Debian: sudo apt-get install {names}), then try again",
             )
         working("system", f"installing {names}")
+        if "docker-registry" in missing and SYSTEMD.is_dir():
+            # Tests start registries of their own; the package's would listen on every address of this host.
+            run(["systemctl", "mask", "docker-registry.service"])
         quiet = {"DEBIAN_FRONTEND": "noninteractive", "NEEDRESTART_SUSPEND": "1"}
         output = run(["apt-get", "update", "-qq"], **quiet).stdout
         output += run(
@@ -169,7 +175,7 @@ def system() -> None:
                 "system",
                 f"apt-get could not install {' '.join(missing)}: {last_line(output)} (is the network up?)",
             )
-    done("system", "engine, busybox, redis-server and venv are here")
+    done("system", "engine, busybox, redis-server, docker-registry, openssl and venv are here")
 
 
 # ----------------------------------------------------------------------------------------------------- python
@@ -238,7 +244,7 @@ def drop_stale_pid_files(files: Mapping[Path, str] = PID_FILES) -> None:
 
 def launch_engine() -> Callable[[], int | None]:
     """Start dockerd so that it outlives this program, or let systemd do it; the answer tells how it ended."""
-    if Path("/run/systemd/system").is_dir() and run(["systemctl", "start", "docker"]).returncode == 0:
+    if SYSTEMD.is_dir() and run(["systemctl", "start", "docker"]).returncode == 0:
         return lambda: None
     drop_stale_pid_files()
     with ENGINE_LOG.open("wb") as log:

@@ -14,13 +14,16 @@ from titus_celery.adapters.archive import Archive
 from titus_celery.adapters.background_queue import BackgroundQueue
 from titus_celery.adapters.celery_app import App, make_app
 from titus_celery.adapters.celery_queue import CeleryQueue
+from titus_celery.adapters.docker_credentials import DockerCredentials
 from titus_celery.adapters.docker_executor import DockerExecutor
+from titus_celery.adapters.image_resolver import RoutedResolver
 from titus_celery.adapters.inventory_resolver import InventoryResolver
 from titus_celery.adapters.leases import LeaseStore
 from titus_celery.adapters.outputs import OutputStore
 from titus_celery.adapters.process_name import is_gone, process_name
 from titus_celery.adapters.redis_keyspace import RedisKeyspace
 from titus_celery.adapters.registry import AgentStore
+from titus_celery.adapters.registry_resolver import RegistryResolver
 from titus_celery.adapters.snapshots import SnapshotStore
 from titus_celery.adapters.store import RecordStore
 from titus_celery.adapters.system import SystemClock, SystemIds, die, freeze
@@ -140,7 +143,8 @@ def gateway(settings: Settings, app: App) -> GatewayParts:
     """The parts of a gateway."""
     # A reply tells what is stored; it does not wait for the broker.
     base = _base(settings, app, is_hurried=True)
-    resolver = InventoryResolver(AgentStore(base.keyspace))
+    registries = RegistryResolver(DockerCredentials(), settings.insecure_registries)
+    resolver = RoutedResolver(registries, InventoryResolver(AgentStore(base.keyspace)))
     committed = Committed()
     writes = WritePath(base.records, base.queue, committed=committed)
     jobs = Jobs(base.records, writes, resolver, SystemIds(), settings.limits(), SystemClock())

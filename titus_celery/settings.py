@@ -70,6 +70,9 @@ class Settings:
     slots: int = 512
     #: The Docker Engine. Empty: DOCKER_HOST, or the default socket.
     engine_url: str = ""
+    #: Registries (host[:port]) that the gateway asks without TLS, besides those on loopback. Whoever listens
+    #: on the way sees the login and may answer in their place. Engines have such a list of their own.
+    insecure_registries: tuple[str, ...] = ()
     #: The address of the host on which ports of containers are published.
     publish_on: str = "127.0.0.1"
     #: What tasks may reserve of the engine's disk (MB; 0: the size of its file system), of its host's
@@ -190,6 +193,9 @@ class Settings:
         for field in fields(self):
             if type(field.default) is int and field.default and getattr(self, field.name) < 1:
                 raise SettingsError(ENV_PREFIX + field.name.upper(), "must be at least 1")
+        for registry in self.insecure_registries:
+            if "/" in registry:
+                raise SettingsError("TITUS_INSECURE_REGISTRIES", f"{registry!r} is no host or host:port")
         if not self.queues:
             raise SettingsError("TITUS_QUEUES", "must name at least one")
         for name in _SPANS_NOT_ZERO:

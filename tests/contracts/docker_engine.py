@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import pytest
@@ -89,7 +90,7 @@ class DockerImages:
             raise AssertionError(f"these tests need a Docker Engine: `make setup`. {error}") from error
         self.client = APIClient(version="auto", **kwargs_from_env())
         self._own: list[str] = []
-        layers = _busybox_tar()
+        layers = busybox_tar()
         self.workloads = self._add(f"titus-contract/workloads:{run}", layers, ("ENV FROM=image",))
         self.entry_name = f"titus-contract/entry:{run}"
         changes = ('ENTRYPOINT ["echo", "image"]', 'CMD ["default"]')
@@ -133,12 +134,15 @@ def made_bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
     made.close()
 
 
-def _busybox_tar() -> bytes:
+def busybox_tar(files: Mapping[str, bytes] = MappingProxyType({})) -> bytes:
+    """The layer of an image with a busybox, all of its applets, and *files*."""
     found = shutil.which("busybox")
     assert found, "these tests need a statically linked busybox: `make setup`"
     listed = subprocess.run([found, "--list"], capture_output=True, text=True, check=True).stdout
     links = [applet for applet in listed.split() if applet != "busybox"]
-    return _tar({"bin/busybox": Path(found).read_bytes()}, {f"bin/{link}": "busybox" for link in links})
+    return _tar(
+        {"bin/busybox": Path(found).read_bytes(), **files}, {f"bin/{link}": "busybox" for link in links}
+    )
 
 
 def _tar(files: Mapping[str, bytes], links: Mapping[str, str] | None = None) -> bytes:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+
 import grpc
 import pytest
 
-from tests.grpc_api.world import ME, World, descriptor, refused
+from tests.grpc_api.world import ME, PATIENCE, World, descriptor, refused, world
+from titus_celery.core.descriptor import Image
 from titus_celery.core.model import TaskId
 from titus_celery.core.states import State
 from titus_celery.grpc.proto import titus_job_api_pb2 as pb
+from titus_celery.grpc.server import CALL_THREADS, CREATE_THREADS
 
 
 async def test_a_created_job_is_found_with_its_queued_tasks(titus: World) -> None:
@@ -57,6 +62,39 @@ async def test_an_image_that_no_engine_has_is_an_invalid_argument(titus: World) 
     error = await refused(titus.jobs.CreateJob(descriptor(containers={"main": container})))
     assert error.code is grpc.StatusCode.INVALID_ARGUMENT
     assert "containers[main].image" in error.details
+
+
+class Slow:
+    """A registry that lets everybody wait until it is let go."""
+
+    def __init__(self) -> None:
+        self._asked = 0
+        self._lock = threading.Lock()
+        self.is_full = threading.Event()
+        self.let_go = threading.Event()
+
+    def resolve(self, image: Image) -> Image:
+        with self._lock:
+            self._asked += 1
+            if self._asked == CREATE_THREADS:
+                self.is_full.set()
+        assert self.let_go.wait(PATIENCE)
+        return Image(name=image.name, id="sha256:1")
+
+
+async def test_creations_that_wait_for_a_registry_keep_nobody_else_waiting() -> None:
+    slow = Slow()
+    async with world(resolver=slow) as titus:
+        creations = [asyncio.ensure_future(titus.create()) for _ in range(CREATE_THREADS + CALL_THREADS)]
+        try:
+            assert await asyncio.to_thread(slow.is_full.wait, PATIENCE)
+            await titus.jobs.FindJobs(pb.JobQuery(), timeout=PATIENCE)
+            error = await refused(titus.jobs.KillJob(pb.JobId(id="nobody"), timeout=PATIENCE))
+            assert error.code is grpc.StatusCode.NOT_FOUND
+            assert not any(each.done() for each in creations)
+        finally:
+            slow.let_go.set()
+        assert len({await each for each in creations}) == len(creations)
 
 
 async def test_pages_of_live_jobs_are_exact(titus: World) -> None:

@@ -22,7 +22,15 @@ from titus_celery.core.descriptor import (
 from titus_celery.core.model import (
     Caller,
 )
-from titus_celery.errors import InvalidRequest, Unavailable, Unsupported, Violation
+from titus_celery.errors import ImageMissing, InvalidRequest, Unavailable, Unsupported, Violation
+
+
+class Refusing:
+    """A registry that has its reasons."""
+
+    def resolve(self, image: Image) -> Image:
+        """Nobody gets it."""
+        raise ImageMissing(image.name, "its registry does not have it")
 
 
 class NoAnswer:
@@ -101,6 +109,15 @@ def test_an_image_by_id_gets_its_name() -> None:
 def test_an_unknown_image_is_refused() -> None:
     assert refused(ready(), a_job(image="nobody/knows:1")) == [
         Violation("containers[main].image", "no engine has the image 'nobody/knows:1'")
+    ]
+
+
+def test_an_image_that_a_registry_refuses_is_refused_with_its_reason() -> None:
+    assert refused(World(resolver=Refusing()), a_job(image="example.com/app:1")) == [
+        Violation(
+            "containers[main].image",
+            "the image 'example.com/app:1' cannot be had: its registry does not have it",
+        )
     ]
 
 

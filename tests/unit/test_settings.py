@@ -21,6 +21,7 @@ def test_without_any_there_are_the_defaults() -> None:
     [
         ("TITUS_REDIS_URL", " redis://r:6379/1 ", "redis_url", "redis://r:6379/1"),
         ("TITUS_QUEUES", "default, gpu ,", "queues", ("default", "gpu")),
+        ("TITUS_INSECURE_REGISTRIES", "a:5000,b", "insecure_registries", ("a:5000", "b")),
         ("TITUS_SLOTS", "7", "slots", 7),
         ("TITUS_KEEP_DAYS", "3", "keep_days", 3),
         ("TITUS_AGENT_LEASE", "2.5", "agent_lease", timedelta(seconds=2.5)),
@@ -81,6 +82,7 @@ def test_a_name_like_none_is_refused_without_a_guess() -> None:
         ("TITUS_CONTROL_TIMER", "maybe", "must be on or off"),
         ("TITUS_ON_STOP", "drop", "'drop' is none of keep, stop"),
         ("TITUS_LOG_FORMAT", "xml", "'xml' is none of text, json"),
+        ("TITUS_INSECURE_REGISTRIES", "a:5000,http://b", "'http://b' is no host or host:port"),
         ("TITUS_CRASH_AT", "nowhere", "'nowhere' is none of , committed, claimed"),
     ],
 )

@@ -24,6 +24,7 @@ from requests.adapters import HTTPAdapter
 from requests.exceptions import RequestException
 
 from titus_celery.adapters import docker_records as records
+from titus_celery.adapters.docker_credentials import DockerCredentials
 from titus_celery.adapters.docker_events import EngineEvents, bottom_of
 from titus_celery.adapters.docker_output import CHUNK_BYTES, Transcript
 from titus_celery.adapters.docker_pull import Pulls
@@ -95,7 +96,7 @@ class DockerExecutor:
         # An engine that stops goes on serving the connections it has, and refuses new ones.
         self._fresh.headers["Connection"] = "close"
         self._events = EngineEvents(self._fresh, _ANSWER_SECONDS)
-        self._pulls = Pulls(self._client)
+        self._pulls = Pulls(self._client, DockerCredentials())
 
     def close(self) -> None:
         """Let go of the connections; whoever still waits on one gets an EngineFault or its answer."""

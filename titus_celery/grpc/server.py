@@ -49,6 +49,8 @@ SERVICES: Final = (
 
 #: Threads for calls to the store: each takes milliseconds, so this many serve thousands a second.
 CALL_THREADS: Final = 32
+#: Threads for creating jobs, which may wait for a registry for seconds: kills and finds never wait behind it.
+CREATE_THREADS: Final = 32
 #: Calls and streams open at once; past it gRPC answers RESOURCE_EXHAUSTED instead of piling up.
 CALLS_MAX: Final = 10_000
 #: Bytes of one request: a descriptor with every limit reached is far smaller.
@@ -95,6 +97,7 @@ class Gateway:
     def __init__(self, services: GatewayServices, listen: str, events_max: int) -> None:
         self._feed = services.feed
         self._threads = Threads("titus-call", CALL_THREADS)
+        self._creations = Threads("titus-create", CREATE_THREADS)
         self._outputs = TaskOutputs(services.tails)
         self._health = health.aio.HealthServicer()
         self._errors = Errors(frozenset(SERVICES))
@@ -105,7 +108,7 @@ class Gateway:
         services.committed.listener = self._hub.wrote
         streams = Streams(services.jobs, self._hub, services.log, self._threads)
         queries = Queries(services.jobs, self._hub, self._threads)
-        jobs = JobManagement(services.jobs, queries, streams, self._threads)
+        jobs = JobManagement(services.jobs, queries, streams, self._threads, self._creations)
         add_JobManagementServiceServicer_to_server(jobs, self._server)
         add_ObservationServiceServicer_to_server(Observations(streams), self._server)
         add_TaskOutputServiceServicer_to_server(self._outputs, self._server)
@@ -152,6 +155,7 @@ class Gateway:
         await stopping
         self._outputs.close()
         self._threads.close()
+        self._creations.close()
 
 
 def build_server(services: GatewayServices, listen: str, *, events_max: int = OBSERVER_EVENTS_MAX) -> Gateway:

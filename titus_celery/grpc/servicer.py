@@ -42,18 +42,22 @@ ClusterStream = AsyncGenerator[pb.JobClusterNotification]
 class JobManagement(JobManagementServiceServicer):
     """The 21 methods. What this release lacks is refused by name."""
 
-    def __init__(self, jobs: Jobs, queries: Queries, streams: Streams, threads: Threads) -> None:
+    def __init__(
+        self, jobs: Jobs, queries: Queries, streams: Streams, threads: Threads, creations: Threads
+    ) -> None:
+        """*creations*: the threads for what may wait for a registry."""
         self._jobs = jobs
         self._queries = queries
         self._streams = streams
         self._threads = threads
+        self._creations = creations
 
     async def CreateJob(self, request: pb.JobDescriptor, context: Context) -> pb.JobId:
         """Accept a job (docs/semantics.md B1.9)."""
         metadata = context.invocation_metadata()
         refuse_unsupported(metadata)
         caller, key = caller_from(metadata), key_from(metadata)
-        return await self._threads.run(self._create, descriptor_from_pb(request), caller, key)
+        return await self._creations.run(self._create, descriptor_from_pb(request), caller, key)
 
     async def UpdateJobInstances(self, request: pb.JobInstancesUpdate, context: Context) -> Empty:
         """Record how many tasks a service is to have (docs/semantics.md B1.10)."""

@@ -222,7 +222,8 @@ class Jobs:
                 try:
                     container = replace(container, image=self._resolver.resolve(container.image))
                 except ImageMissing as error:
-                    missing.append(Violation(path, f"no engine has the image {error.image!r}"))
+                    why = str(error) if error.why else f"no engine has the image {error.image!r}"
+                    missing.append(Violation(path, why))
             containers[key] = container
         return replace(job, containers=containers), missing
 

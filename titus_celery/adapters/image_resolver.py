@@ -1,0 +1,23 @@
+"""Sends each question for an image to who can know: its registry, or the agents (docs/semantics.md A20)."""
+
+from __future__ import annotations
+
+from titus_celery.adapters.image_names import registry_of
+from titus_celery.core.descriptor import Image
+from titus_celery.ports import ImageResolver
+
+__all__ = ["RoutedResolver"]
+
+
+class RoutedResolver:
+    """The ImageResolver for every image."""
+
+    def __init__(self, registries: ImageResolver, inventories: ImageResolver) -> None:
+        """*registries* knows images whose name or id names a registry, *inventories* all others."""
+        self._registries = registries
+        self._inventories = inventories
+
+    def resolve(self, image: Image) -> Image:
+        """Both name and id of what *image* means now; ImageMissing and Unavailable as of who was asked."""
+        asked = self._registries if registry_of(image.id or image.name) else self._inventories
+        return asked.resolve(image)
