@@ -156,6 +156,12 @@ V1_MESSAGES: Final = {
     "TailTaskItem": "output Output, gap Gap, end End",
     "Output": "offset uint64, source Source, data bytes",
     "Gap": "start uint64, end uint64",
+    "ObserveJobRequest": "job_id string, resume string",
+    "ObserveJobsRequest": "resume string",
+    "JobEvent": "position string, beginning Beginning, notification JobChangeNotification",
+    "Beginning": "resumed bool, why_not string",
+    "PartialFailure": "failures PartialFailure.Failure*, done string*",
+    "PartialFailure.Failure": "id string, code int32, message string",
     "End": "offset uint64, exited bool, exit_code int32, signal int32, reason_code string, reason string",
 }
 
@@ -283,6 +289,21 @@ def test_output_is_a_stream_of_a_package_of_our_own() -> None:
         "output",
         "gap",
         "end",
+    ]
+
+
+def test_observing_with_places_has_streams_of_the_same_names() -> None:
+    service = v1.DESCRIPTOR.services_by_name["ObservationService"]
+    assert [
+        (method.name, method.input_type.name, method.output_type.name, method.server_streaming)
+        for method in service.methods
+    ] == [
+        ("ObserveJob", "ObserveJobRequest", "JobEvent", True),
+        ("ObserveJobs", "ObserveJobsRequest", "JobEvent", True),
+    ]
+    assert [field.name for field in v1.JobEvent.DESCRIPTOR.oneofs_by_name["event"].fields] == [
+        "beginning",
+        "notification",
     ]
 
 

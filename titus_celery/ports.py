@@ -158,7 +158,7 @@ class Records(Protocol):
         """Every later deadline that is not moved meanwhile is due *by* sooner. Not safe to repeat."""
 
     def prune(self, job_id: JobId, keep: int) -> None:
-        """Let go of all but the newest *keep* of the job's tasks that are over; safe to repeat."""
+        """Let go of the job's oldest tasks that were replaced, but for *keep*; safe to repeat."""
 
     def archive(self, job_id: JobId) -> None:
         """Make a job that is over and its tasks one record that reads the same; safe to repeat."""

@@ -115,7 +115,7 @@ def test_pruning_leaves_the_newest_ended_tasks_and_every_open_one(bench: Bench) 
         old, one = commit(bench.records, new, [one], to=replacement(one, due))
         ended.append(old)
     bench.records.prune(new.id, 30)
-    assert bench.records.finished_tasks(new.id, 1_000) == ended[-1:-31:-1]
+    assert bench.records.finished_tasks(new.id, 1_000) == ended[-1:-32:-1]
     assert bench.records.open_tasks(new.id) == [one]
     before = bench.world.dump()
     bench.records.prune(new.id, 30)

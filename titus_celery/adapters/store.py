@@ -32,6 +32,7 @@ from titus_celery.adapters.system import SystemIds
 from titus_celery.core.claims import Claim, ClaimKind
 from titus_celery.core.decision import Change, LogEntry
 from titus_celery.core.model import Deadline, EngineId, Job, JobId, Task, TaskId
+from titus_celery.core.retention import prunable
 from titus_celery.errors import Conflict, NotFound, PositionLost, StoreCorrupt
 from titus_celery.ports import Ids, Memory, Position, TaskView
 
@@ -47,6 +48,9 @@ _PULL_MAX: Final = 100
 
 #: Tasks let go of in one transaction, which takes the store about a millisecond.
 _PRUNE_MAX: Final = 100
+
+#: Ended tasks of a living job whose ids are looked through at a time: far more than it has.
+_ENDED_MAX: Final = 100_000
 
 _POSITION: Final = re.compile(r"[0-9]{1,15}-[0-9]{1,15}")
 
@@ -195,19 +199,18 @@ class RecordStore:
         )
 
     def prune(self, job_id: JobId, keep: int) -> None:
-        """Let go of all but the newest *keep* of the job's tasks that are over (see Records)."""
+        """Let go of the job's oldest tasks that were replaced, but for *keep* (see Records)."""
         key = self._keys.done(job_id)
-        surplus = self._keyspace.members(key, 0, 0)[1] - keep
-        while surplus > 0:
-            oldest, _ = self._keyspace.members(key, 0, min(surplus, _PRUNE_MAX))
+        ended, _ = self._keyspace.members(key, 0, _ENDED_MAX)
+        gone = prunable([TaskId(member) for member, _ in ended], keep)
+        for start in range(0, len(gone), _PRUNE_MAX):
             writes: list[Write] = []
-            for member, _ in oldest:
-                writes.append(SetRemove(key, member))
-                writes.append(Delete(self._keys.task(member), Kind.HASH))
-                writes.append(Delete(self._keys.output(member), Kind.STREAM))
+            for id in gone[start : start + _PRUNE_MAX]:
+                writes.append(SetRemove(key, id))
+                writes.append(Delete(self._keys.task(id), Kind.HASH))
+                writes.append(Delete(self._keys.output(id), Kind.STREAM))
             # Tasks that are over do not change, so whoever does this at the same time does the same.
             self._keyspace.transact([], writes)
-            surplus -= max(len(oldest), 1)
 
     def archive(self, job_id: JobId) -> None:
         """Make the job, if it is over, and its tasks one compressed record (see Records)."""

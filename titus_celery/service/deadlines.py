@@ -35,7 +35,7 @@ __all__ = ["Deadlines"]
 
 #: Deadlines looked at in one go: bounds the cost of a sweep.
 BATCH_MAX: Final = 500
-#: Ended tasks that a living job keeps: what comes with the job when it is looked at (A17).
+#: Replaced tasks that a living job keeps, about as many as come with it when it is looked at (A17).
 FINISHED_KEPT: Final = 1_000
 #: Once the store is there again agents tell within a second what happened meanwhile, and only then
 #: can it be said that one of them did not do what it should have.
