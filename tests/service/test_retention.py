@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import pytest
 
+from tests.builders import commit, deadline, replacement, to_be_retried
 from tests.service.place import EVERYTHING, KEYS, Place
 from tests.service.world import ANN, World, a_job
 from titus_celery.adapters.archive import Archive
@@ -15,8 +16,9 @@ from titus_celery.adapters.keyspace import HashSet
 from titus_celery.adapters.leases import LeaseStore
 from titus_celery.bootstrap import ControlParts
 from titus_celery.core.decision import Decision
+from titus_celery.core.descriptor import RetryPolicy
 from titus_celery.core.lifecycle import killed
-from titus_celery.core.model import Address, Job, JobId, KillIntent, Task, TaskId
+from titus_celery.core.model import Address, DeadlineKind, Job, JobId, KillIntent, Task, TaskId
 from titus_celery.core.retention import Ended, Freed, Kept
 from titus_celery.core.states import State
 from titus_celery.errors import (
@@ -26,6 +28,7 @@ from titus_celery.errors import (
     StoreCorrupt,
 )
 from titus_celery.service import retention as passes
+from titus_celery.service.deadlines import FINISHED_KEPT
 from titus_celery.service.retention import Retention
 from titus_celery.service.timer import Timer
 from titus_celery.tasks import control
@@ -290,3 +293,26 @@ def test_a_tick_also_lets_go_even_if_its_sweep_meets_a_broken_record(is_broken: 
     finally:
         wired().control_parts = None
     assert (place.is_kept(id), place.is_kept(younger)) == (False, True)
+
+
+# ------------------------------------------------------------------------------------------- long lives
+
+
+def test_a_job_that_lives_long_lets_go_of_the_oldest_tasks_behind_it() -> None:
+    """Control is told so by the commit that replaces a slot's task for the sixteenth time."""
+    world = World()
+    world.host()
+    id = world.create(a_job(retry=RetryPolicy(retries=10_000)))
+    new = world.job(id)
+    (one,) = world.records.open_tasks(id)
+    for _ in range(1_038):
+        (one,) = commit(world.records, new, [one], to=[to_be_retried(one, due=1, when=1)])
+        _, one = commit(world.records, new, [one], to=replacement(one, when=1))
+    retry = deadline(DeadlineKind.RETRY, one.id, due=2)
+    commit(world.records, new, [one], to=[to_be_retried(one, due=2, when=1)], arm=(retry,))
+    world.sleep(2)
+    world.sweep()
+    (standing,) = world.records.open_tasks(id)
+    assert standing.attempt == 1_040
+    # And the last that was replaced, which control cannot tell from what a slot ended with.
+    assert len(world.records.finished_tasks(id, 5_000)) == FINISHED_KEPT + 1

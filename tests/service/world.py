@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from tests.builders import START, agent
 from tests.service.process import PATIENCE, DiedError, Line, Run, Store
@@ -113,9 +113,10 @@ class Host:
         cores: int,
         slots: int,
         fence_after: timedelta,
+        more: Mapping[str, Any],
     ) -> None:
         plain = agent(name, engine=engine.facts().id)
-        capacity = replace(plain.capacity, cpu_millis=cores * 1_000, slots=slots)
+        capacity = replace(plain.capacity, cpu_millis=cores * 1_000, slots=slots, **more)
         self.id: AgentId = plain.id
         self.engine = engine
         self._fence_after = fence_after
@@ -266,8 +267,9 @@ class World:
         cores: int = 4,
         slots: int = 8,
         fence_after: timedelta = FENCE_AFTER,
+        **more: Any,
     ) -> Host:
-        """Start an agent, on an engine of its own unless one is given."""
+        """Start an agent, on an engine of its own unless one is given; *more* of what its host has."""
         place = Host(
             self,
             name,
@@ -275,6 +277,7 @@ class World:
             cores=cores,
             slots=slots,
             fence_after=fence_after,
+            more=more,
         )
         self.hosts[place.id] = place
         place.beat()

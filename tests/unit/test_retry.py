@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from tests.builders import at, dispatched, job, moved, task
 from titus_celery.core import retry
-from titus_celery.core.descriptor import BatchSpec, RetryKind, RetryPolicy
+from titus_celery.core.descriptor import BatchSpec, RetryKind, RetryPolicy, ServiceSpec
 from titus_celery.core.model import (
     Task,
 )
-from titus_celery.core.reasons import Code
+from titus_celery.core.reasons import Code, Reason
 from titus_celery.core.retry import Plan
 from titus_celery.core.states import State
 
@@ -241,3 +241,57 @@ def test_backoff_never_exceeds_its_cap_and_never_shrinks(first: timedelta, cap: 
     assert one.delay <= next_one.delay
     if cap:
         assert next_one.delay <= cap
+
+
+# ------------------------------------------------------------------------------------------ services
+
+RESTARTED: Final = [1, 2, 4, 8, 16, 30, 30]
+
+
+def of_service(policy: RetryPolicy | None, one: Task, code: Code, ended: float = 20) -> Plan | None:
+    """What follows for a service with this policy."""
+    return retry.plan(ServiceSpec(desired=1, retry=policy), one, code, at(ended))
+
+
+@pytest.mark.parametrize("code", [Code.NORMAL, Code.FAILED, Code.CRASHED, Code.OOM, Code.INVALID])
+def test_a_service_without_a_policy_is_restarted_for_ever_whatever_its_end(code: Code) -> None:
+    found, one = [], run()
+    for _ in RESTARTED:
+        again = of_service(None, one, code)
+        assert again is not None
+        found.append(again.delay.total_seconds())
+        one = replace(one, user_retries=again.user_retries, backoff_step=again.backoff_step)
+    assert found == RESTARTED
+    assert of_service(None, replace(one, user_retries=MANY), code) is not None
+
+
+def test_a_service_with_a_policy_has_its_retries_and_no_more() -> None:
+    granted = RetryPolicy(retries=2)
+    assert of_service(granted, run(user_retries=1), Code.NORMAL) == Plan(seconds(0), 2, 0, 1)
+    assert of_service(granted, run(user_retries=2), Code.NORMAL) is None
+
+
+def test_a_killed_task_of_a_service_is_replaced_at_once_for_nothing() -> None:
+    one = run(user_retries=1, infra_retries=2, backoff_step=3)
+    assert of_service(RetryPolicy(retries=1), one, Code.KILLED) == Plan(seconds(0), 1, 2, 3)
+
+
+@pytest.mark.parametrize("code", [Code.NORMAL, Code.LOST, Code.FAILED])
+def test_what_was_to_be_taken_away_is_not_replaced_however_it_ended(code: Code) -> None:
+    surplus = run(stop_for=Reason(Code.SCALED_DOWN))
+    assert of_service(None, surplus, code) is None
+    assert of_service(None, run(), Code.SCALED_DOWN) is None
+
+
+def test_losses_of_a_service_with_a_policy_are_capped_and_forgiven_after_a_healthy_run() -> None:
+    granted = RetryPolicy(retries=1)
+    lost = run(infra_retries=retry.INFRA_RETRIES_MAX)
+    assert of_service(granted, lost, Code.LOST) is None
+    healthy = run(up=10, end=310, infra_retries=retry.INFRA_RETRIES_MAX)
+    assert of_service(granted, healthy, Code.LOST, 310) == Plan(seconds(1), 0, 1, 0)
+    almost = run(up=10, end=309, infra_retries=retry.INFRA_RETRIES_MAX)
+    assert of_service(granted, almost, Code.LOST, 309) is None
+
+
+def test_losses_of_a_service_without_a_policy_have_no_cap() -> None:
+    assert of_service(None, run(infra_retries=MANY), Code.LOST) == Plan(seconds(30), 0, MANY + 1, 0)
