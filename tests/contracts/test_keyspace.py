@@ -9,7 +9,7 @@ import pytest
 from tests.contracts.stores import Bench
 from titus_celery.adapters import keyspace as ks
 from titus_celery.core.model import AgentId, Holding
-from titus_celery.errors import Conflict, Fenced, Full, StoreCorrupt, StoreUnavailable
+from titus_celery.errors import Conflict, Fenced, Full, LimitReached, StoreCorrupt, StoreUnavailable
 
 HASH, SORTED, STREAM, TEXT = "h", "z", "x", "t"
 NOT_AT_ALL = timedelta(0)
@@ -97,6 +97,24 @@ def test_size_is(place: Place) -> None:
     assert place.passes(ks.SizeIs(place(SORTED), 1, "it"))
     assert not place.passes(ks.SizeIs(place(SORTED), 0, "it"))
     assert not place.passes(ks.SizeIs(place(SORTED), 2, "it"))
+
+
+def test_room_for(place: Place) -> None:
+    check = ks.RoomFor(place(SORTED), 2, "things")
+    for number in (1, 2):
+        place.space.transact([check], [ks.SetAdd(place(SORTED), f"m{number}", number)])
+    with pytest.raises(LimitReached, match="things"):
+        place.space.transact([check], [ks.SetAdd(place(SORTED), "m3", 3)])
+    assert place.space.members(place(SORTED), 0, 10)[1] == 2
+
+
+def test_members_of_several_sets_at_once(place: Place) -> None:
+    place.write(ks.SetAdd(place(SORTED), "a", 1), ks.SetAdd(place(SORTED), "b", 2))
+    empty = place("nothing")
+    assert place.space.members_of([place(SORTED), empty], 10) == [[("a", 1), ("b", 2)], []]
+    assert place.space.members_of([place(SORTED)], 1) == [[("a", 1)]]
+    assert place.space.members_of([place(SORTED)], 1, newest=True) == [[("b", 2)]]
+    assert place.space.members_of([], 10) == []
 
 
 def test_score_is(place: Place) -> None:

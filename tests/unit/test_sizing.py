@@ -66,6 +66,7 @@ def test_a_larger_one_is_made_step_by_step(spec: BatchSpec | ServiceSpec) -> Non
     decision = first_slots(one, NOW)
     while decision.tasks:
         assert decision.job is not None
+        assert len(steps) < 3, "it never has enough"
         assert arms_another_step(decision) == (len(decision.tasks) == SLOTS_PER_COMMIT)
         one, steps = decision.job, [*steps, len(decision.tasks)]
         open_tasks += decision.tasks
