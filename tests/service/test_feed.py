@@ -178,6 +178,26 @@ def test_jobs_that_are_over_are_read_after_the_live_ones() -> None:
         assert [len(each) for each in chunks if isinstance(each, list)] == [OVER_CHUNK, 1]
 
 
+class Stumbling(SnapshotStore):
+    """Fails the first times that it is asked for jobs that are over."""
+
+    def __init__(self, keyspace: MemoryKeyspace) -> None:
+        super().__init__(keyspace)
+        self.stumbles: list[Exception] = [StoreUnavailable("away"), ZeroDivisionError("a fault of ours")]
+
+    def over(self, after: Order | None, limit: int) -> tuple[Sequence[Job], Order | None]:
+        if self.stumbles:
+            raise self.stumbles.pop()
+        return super().over(after, limit)
+
+
+def test_jobs_that_are_over_are_asked_for_again_whatever_went_wrong() -> None:
+    place = Place()
+    over(place, "over-1")
+    with place.fed(Stumbling(place.keyspace)) as pupil:
+        assert jobs(pupil.until("all over"), "over") == [["over-1"]]
+
+
 def over(place: Place, name: str) -> None:
     """A job that was over as soon as it was made."""
     container = Container(image=Image(name="a:1", id="sha256:1"))

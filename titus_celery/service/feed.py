@@ -203,8 +203,10 @@ class _Rest:
         while not self._stop.is_set():
             try:
                 jobs, after = self._snapshots.over(after, OVER_CHUNK)
-            except TitusError as error:
-                _log.warning("the jobs that are over cannot be read for now: %s", error)
+            except Exception as error:
+                # A fault of ours ends no thread either: what it reads is asked for until it is there.
+                fault = None if isinstance(error, TitusError) else error
+                _log.warning("the jobs that are over cannot be read for now: %s", error, exc_info=fault)
                 self._stop.wait(self._retry_after.total_seconds())
                 continue
             if self._stop.is_set():
