@@ -257,8 +257,9 @@ async def test_after_an_outage_of_the_store_streams_go_on_without_a_snapshot() -
         log.is_away = True
         assert await ending(stream) is grpc.StatusCode.UNAVAILABLE
         with pytest.raises(grpc.aio.AioRpcError) as away:
-            await titus.jobs.FindJob(pb.JobId(id=id))
+            await titus.jobs.FindJobs(pb.JobQuery())
         assert away.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert "connection refused" in (away.value.details() or "")
         log.is_away = False
         store.advance(TaskId(f"{id}-0-1"), State.DISPATCHED)
         again = await served(titus, await got_to(stream))
@@ -275,3 +276,33 @@ async def served(titus: World, position: str) -> Stream:
                 return stream
             except grpc.aio.AioRpcError as error:
                 assert error.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_one_job_is_found_before_all_are_known_again() -> None:
+    store = Store()
+    log = Failing(store.records)
+    async with world(store, feed=Feed(log, store.snapshots, block=BLOCK, retry_after=BLOCK)) as titus:
+        id = await titus.create()
+        stream = titus.jobs.ObserveJobs(Empty())
+        await snapshots(stream)
+        log.is_away = True
+        assert await ending(stream) is grpc.StatusCode.UNAVAILABLE
+        store.advance(TaskId(f"{id}-0-1"), State.RUNNING)
+        assert (await titus.jobs.FindJob(pb.JobId(id=id))).jobState.state == pb.RUNNING
+        assert (await titus.jobs.FindTask(pb.TaskId(id=f"{id}-0-1"))).state.state == pb.RUNNING
+
+
+async def test_whoever_asks_when_the_store_is_back_does_not_hear_that_it_was_away() -> None:
+    store = Store()
+    log = Failing(store.records)
+    async with world(store, feed=Feed(log, store.snapshots, block=BLOCK, retry_after=BLOCK)) as titus:
+        id = await titus.create()
+        stream = titus.jobs.ObserveJobs(Empty())
+        await snapshots(stream)
+        log.is_away = True
+        assert await ending(stream) is grpc.StatusCode.UNAVAILABLE
+        asked = asyncio.ensure_future(titus.jobs.FindJobs(pb.JobQuery()))
+        # The gateway got it before the log can be followed again.
+        await titus.jobs.FindJob(pb.JobId(id=id))
+        log.is_away = False
+        assert [job.id for job in (await asked).items] == [id]

@@ -31,6 +31,9 @@ OBSERVER_EVENTS_MAX: Final = 20_000
 #: How long a call waits until this gateway knows all live jobs, and what was written through it just now:
 #: the first takes some seconds after its start, the second milliseconds.
 READY_WITHIN: Final = timedelta(seconds=5)
+#: How long it waits for a store that went away: twice as long as the feed waits between two tries, so that
+#: whoever asks once the store is back does not hear that it was away.
+BACK_WITHIN: Final = timedelta(seconds=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,15 +148,22 @@ class Hub:
 
         StoreUnavailable, or what keeps the feed from following, if that takes too long.
         """
+        if self._is_ready and not self._lags():
+            return
+        began = self._loop.time()
         try:
-            async with asyncio.timeout(self._ready_within.total_seconds()):
+            async with asyncio.timeout_at(began + self._ready_within.total_seconds()) as limit:
                 while not self._is_ready or self._lags():
                     if self._error is not None:
-                        raise self._error.with_traceback(None)
+                        if not isinstance(self._error, StoreUnavailable):
+                            raise self._error.with_traceback(None)
+                        limit.reschedule(began + min(self._ready_within, BACK_WITHIN).total_seconds())
                     waiter = self._loop.create_future()
                     self._waiters.append(waiter)
                     await waiter
         except TimeoutError:
+            if self._error is not None:
+                raise self._error.with_traceback(None) from None
             within = f"{self._ready_within.total_seconds():g} s"
             raise StoreUnavailable(f"its change log could not be followed within {within}") from None
 

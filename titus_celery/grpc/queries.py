@@ -40,9 +40,7 @@ class Queries:
 
     async def job(self, job_id: JobId) -> bytes:
         """A job, live or finished (docs/semantics.md B1.13)."""
-        await self._hub.caught_up()
-        entry = self._hub.catalog.get(job_id)
-        if entry is not None:
+        if (entry := await self._entry(job_id)) is not None:
             return whole_job(entry)
         return await self._threads.run(lambda: job_to_pb(self._jobs.find(job_id)).SerializeToString())
 
@@ -60,8 +58,7 @@ class Queries:
 
     async def task(self, task_id: TaskId) -> bytes:
         """A task, live, finished or replaced (docs/semantics.md B1.18)."""
-        await self._hub.caught_up()
-        entry = self._hub.catalog.get(job_of(task_id))
+        entry = await self._entry(job_of(task_id))
         seat = entry.tasks.get(task_id) if entry is not None else None
         if seat is not None:
             return seat.look
@@ -84,6 +81,14 @@ class Queries:
         start = page.number * page.size
         looks = [look for _, look in found[start : start + page.size]]
         return task_query_reply(_selected(looks, fields, pb.Task), _pagination(page, len(found)))
+
+    async def _entry(self, job_id: JobId) -> Entry | None:
+        """The live job as it is known here; None: the store must be asked."""
+        if not self._hub.is_ready:
+            # Just started, or the store was away: one job is read sooner than all are.
+            return None
+        await self._hub.caught_up()
+        return self._hub.catalog.get(job_id)
 
     # -------------------------------------------------------------------------------- from the store
 
