@@ -65,12 +65,19 @@ class Deafener:
         """What a program's worker is called, and the queues that it consumes."""
         agent = agent_queue((self._dev.state / "agent-id").read_text().strip())
         main = {"agent": agent, "control": CONTROL_QUEUE}[name]
-        answers = until(lambda: self._app.control.inspect(timeout=2).active_queues(), "workers answer")
-        for node, queues in answers.items():
-            names = [queue["name"] for queue in queues]
-            if main in names:
-                return node, names
-        raise AssertionError(f"nobody consumes {main}: {answers}")
+
+        def asked() -> tuple[str, list[str]] | None:
+            # On a busy machine some answer later than others.
+            answers = self._app.control.inspect(timeout=2).active_queues() or {}
+            for node, queues in answers.items():
+                names = [queue["name"] for queue in queues]
+                if main in names:
+                    return node, names
+            return None
+
+        found = until(asked, f"somebody consumes {main}")
+        assert found is not None
+        return found
 
     def deafen(self, name: str) -> None:
         """Let the worker consume nothing any more."""
