@@ -145,6 +145,8 @@ class Hub:
 
         StoreUnavailable, or what keeps the feed from following, if that takes too long.
         """
+        if self._is_ready and not self._lags():
+            return
         try:
             async with asyncio.timeout(self._ready_within.total_seconds()):
                 while not self._is_ready or self._lags():
