@@ -29,8 +29,8 @@ ENDED_TASKS_MAX: Final = 1_000
 #: The version of every new record. Whose first entry in the log is a later one was there before the log
 #: was followed, and is not there any more.
 _NEW: Final = 1
-#: What jobs can be found by besides their definition: their state, and the states of their tasks (of a
-#: job that is over: of the last of each slot).
+#: What jobs can be found by besides their definition: the state of one that lives, and the states of
+#: their tasks (of a job that is over: of the last of each slot).
 _JOB_STATE: Final = {state: f"jobState={state.name}" for state in State}
 _TASK_STATE: Final = {state: f"taskState={state.name}" for state in State}
 _LAST_OPEN: Final = max(state for state in State if not state.is_final)
@@ -118,7 +118,7 @@ class Catalog:
     def __init__(self, looks: Looks) -> None:
         self._looks = looks
         self._live: Shelf[Entry] = Shelf()
-        self._over: Shelf[JobId] = Shelf()
+        self._over = _shelves()
         self._gone: set[JobId] | None = set()
 
     # ------------------------------------------------------------------------------------------ answers
@@ -137,13 +137,21 @@ class Catalog:
 
     def find(self, wanted: Criteria, start: int, size: int) -> tuple[Sequence[Entry], int]:
         """A page of the live jobs that are asked for, by creation, and how many there are."""
+        terms = _terms_wanted(wanted)
+        if wanted.job_state is not None:
+            terms.append(frozenset({_JOB_STATE[wanted.job_state]}))
         tasks = wanted.task_ids
         fits = None if tasks is None else (lambda entry: not tasks.isdisjoint(entry.tasks))
-        return self._live.find(_terms_wanted(wanted), start, size, fits, _among(wanted))
+        return self._live.find(terms, start, size, fits, _among(wanted))
 
     def find_over(self, wanted: Criteria, start: int, size: int) -> tuple[Sequence[JobId], int]:
-        """A page of the jobs that are asked for and over, by creation, and how many there are."""
-        return self._over.find(_terms_wanted(wanted), start, size, among=_among(wanted))
+        """A page of the jobs that are asked for and over, by creation, and how many there are.
+
+        How they ended must be asked for; ValueError if it is not.
+        """
+        if (state := wanted.job_state) is None or not state.is_final:
+            raise ValueError("jobs that are over are found by how they ended")
+        return self._over[state].find(_terms_wanted(wanted), start, size, among=_among(wanted))
 
     @property
     def knows_over(self) -> bool:
@@ -154,7 +162,7 @@ class Catalog:
 
     def clear(self) -> None:
         """Forget everything: it is learnt anew."""
-        self._live, self._over, self._gone = Shelf(), Shelf(), set()
+        self._live, self._over, self._gone = Shelf(), _shelves(), set()
 
     def load(self, summary: JobSummary) -> None:
         """Learn of a live job, as it was read after the log began to be followed."""
@@ -185,7 +193,8 @@ class Catalog:
                 self._put_over(job)
                 return News(entry, job.id) if was_known else None
             case JobGone(id):
-                self._over.remove(id)
+                for shelf in self._over.values():
+                    shelf.remove(id)
                 if self._gone is not None:
                     self._gone.add(id)
                 return None
@@ -255,13 +264,17 @@ class Catalog:
     def _put_over(self, job: Job) -> None:
         ends = {State.FINISHED: job.slots_ok, State.FAILED: job.slots_failed}
         tasks = (_TASK_STATE[state] for state, count in ends.items() if count)
-        self._over.put(order_of(job), (*terms_of(job), _JOB_STATE[job.state], *tasks), job.id)
+        self._over[job.state].put(order_of(job), (*terms_of(job), *tasks), job.id)
 
 
-def _terms_wanted(wanted: Criteria) -> Sequence[frozenset[str]]:
+def _shelves() -> dict[State, Shelf[JobId]]:
+    """For jobs that are over, by how they ended: whoever asks for such jobs asks for one of these."""
+    return {state: Shelf() for state in State if state.is_final}
+
+
+def _terms_wanted(wanted: Criteria) -> list[frozenset[str]]:
+    """All that is asked for as terms, but for the state of the job."""
     terms = [*wanted.terms]
-    if wanted.job_state is not None:
-        terms.append(frozenset({_JOB_STATE[wanted.job_state]}))
     if wanted.task_states is not None:
         terms.append(frozenset(_TASK_STATE[state] for state in wanted.task_states))
     return terms
