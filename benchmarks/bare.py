@@ -10,8 +10,8 @@ and other clients do meets both alike.
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
-from collections.abc import AsyncGenerator
 from typing import Any, Final
 
 import grpc
@@ -43,7 +43,7 @@ class Bare:
 
     def handler(self) -> grpc.GenericRpcHandler:
         """What a server takes."""
-        methods = {
+        methods: dict[str, Any] = {
             ECHO: grpc.unary_unary_rpc_method_handler(self.echo),
             LISTEN: grpc.unary_stream_rpc_method_handler(self.listen),
             SEND: grpc.unary_unary_rpc_method_handler(self.send),
@@ -55,14 +55,14 @@ class Bare:
         """See ECHO."""
         return request
 
-    async def listen(self, request: bytes, context: Context) -> AsyncGenerator[bytes]:
+    async def listen(self, request: bytes, context: Context) -> None:
         """See LISTEN."""
         waiting: asyncio.Queue[bytes] = asyncio.Queue()
         self._listeners.add(waiting)
         try:
             await context.send_initial_metadata(())
             while True:
-                yield await waiting.get()
+                await context.write(await waiting.get())
         finally:
             self._listeners.discard(waiting)
 
@@ -75,6 +75,8 @@ class Bare:
 
 async def serve() -> None:
     """Serve until SIGTERM or SIGINT."""
+    # What else a gateway has to say would only stand between the figures.
+    logging.basicConfig(level=logging.ERROR)
     stop = stop_on_signals()
     listen = bootstrap.process_settings().listen
     gateway = build_server(process_services(), listen, beside=[Bare().handler()])

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["Turns", "in_turns", "median", "ninety_ninth", "sign_interval", "verdict"]
+__all__ = ["Turns", "in_turns", "ninety_ninth", "sign_interval", "verdict"]
 
 #: How sure an interval is meant to be; with few values it is the nearest above.
 CONFIDENCE: Final = 0.95
-
-median = statistics.median
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,9 +23,21 @@ from titus_celery.core.decision import Decision, change_of
 from titus_celery.core.descriptor import BatchSpec, Container, Demand, Image, JobDescriptor, Owner
 from titus_celery.core.jobs import created, settled
 from titus_celery.core.lifecycle import claimed, dispatched, ended, running
-from titus_celery.core.model import Address, Agent, AgentId, Capacity, EngineId, Exit, Job, JobId, Task
+from titus_celery.core.model import (
+    Address,
+    Agent,
+    AgentId,
+    Caller,
+    Capacity,
+    EngineId,
+    Exit,
+    Job,
+    JobId,
+    Task,
+)
 from titus_celery.core.placement import Need
 from titus_celery.core.reasons import Code, Reason
+from titus_celery.core.validation import effective
 from titus_celery.service.change import WritePath
 from titus_celery.settings import Settings
 
@@ -49,6 +61,7 @@ _SECOND: Final = timedelta(seconds=1)
 _NOTHING: Final = Capacity(cpu_millis=0, memory_bytes=0, slots=0)
 _IDS: Final = SystemIds()
 _SPANS: Final = Settings().spans()
+_LIMITS: Final = Settings().limits()
 _NEED: Final = Need(demand=Demand(cpu_millis=500, memory_bytes=256_000_000))
 _AGENT: Final = Agent(
     id=AgentId("host-1"),
@@ -103,7 +116,7 @@ def progress(what: str, count: int) -> Iterator[int]:
 
 
 def described(number: int) -> JobDescriptor:
-    """A job such as people send."""
+    """A job such as people send, with everything filled in."""
     container = Container(
         image=Image(name="registry.example.com/team/worker:1.42", id=f"sha256:{'0123456789abcdef' * 4}"),
         resources={"cpu": "0.5", "memory": "256MB"},
@@ -111,13 +124,14 @@ def described(number: int) -> JobDescriptor:
         command=("--shard", str(number)),
         env={"LOG_LEVEL": "info", "REGION": "local"},
     )
-    return JobDescriptor(
+    job = JobDescriptor(
         spec=BatchSpec(desired=1, runtime_limit=timedelta(hours=1), container_id="main"),
         owner=Owner(owner_email="ann@example.com", team_email="team@example.com"),
         app_name=f"app-{number % _APPS}",
         labels={LABEL[0]: _TIERS[number % len(_TIERS)], "batch": str(number // _CHUNK)},
         containers={"main": container},
     )
+    return effective(job, Caller(), _LIMITS)
 
 
 def _live(records: RecordStore, writes: WritePath, number: int) -> JobId:
