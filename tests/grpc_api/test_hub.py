@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from datetime import timedelta
@@ -10,10 +11,12 @@ from datetime import timedelta
 import pytest
 
 from tests.grpc_api.world import PATIENCE, Store
+from tests.unit.stories import B, job, summary
 from titus_celery.core.decision import JobGone, LogEntry
 from titus_celery.core.descriptor import BatchSpec, Container, Image, JobDescriptor
 from titus_celery.core.jobs import created
 from titus_celery.core.model import JobId
+from titus_celery.core.states import State
 from titus_celery.errors import StoreUnavailable
 from titus_celery.grpc.hub import Hub
 from titus_celery.grpc.streams import Beginning, Progress, Streams
@@ -50,6 +53,20 @@ async def test_what_does_not_become_known_in_time_is_an_outage() -> None:
         await hub.caught_up()
 
 
+async def test_the_garbage_collector_is_spared_what_is_learnt_in_bulk_until_it_is_forgotten() -> None:
+    hub = Hub()
+    hub.load([summary(job())])
+    await settle()
+    assert gc.get_freeze_count() > 0
+    gc.unfreeze()
+    hub.load_over([job(B, end=State.FINISHED)])
+    await settle()
+    assert gc.get_freeze_count() > 0
+    hub.begin()
+    await settle()
+    assert gc.get_freeze_count() == 0
+
+
 @pytest.fixture
 async def threads() -> AsyncIterator[Threads]:
     pool = Threads("test", 2)
@@ -82,6 +99,6 @@ async def test_who_heard_more_than_this_gateway_knows_hears_none_of_it_again(thr
 def logged(store: Store) -> Sequence[tuple[Position, LogEntry]]:
     """What the log says of a new job with three tasks."""
     spec = BatchSpec(desired=3, container_id="main")
-    job = JobDescriptor(spec=spec, containers={"main": Container(image=Image(name="a:1", id="sha256:1"))})
-    store.writes.create(lambda now: created(JobId("job"), job, "me", now))
+    new = JobDescriptor(spec=spec, containers={"main": Container(image=Image(name="a:1", id="sha256:1"))})
+    store.writes.create(lambda now: created(JobId("job"), new, "me", now))
     return store.records.read(Position("0-0"), 100, timedelta(0))
