@@ -22,6 +22,7 @@ import time
 from typing import Final
 
 import docker
+from comparison import sign_interval
 
 from titus_celery.cli.temporary import temporary_installation
 from titus_celery.client import TitusClient
@@ -35,8 +36,6 @@ CPU: Final = 0.1
 MEMORY_MB: Final = 64
 #: Runs of each kind before the first that counts: imports, caches, connections.
 WARM_UP: Final = 2
-#: How sure the interval is meant to be; with few pairs it is the nearest above.
-CONFIDENCE: Final = 0.95
 
 
 def through_titus(client: TitusClient) -> float:
@@ -84,18 +83,6 @@ def through_engine(engine: docker.APIClient) -> float:
     took = time.perf_counter() - began
     engine.remove_container(container, force=True)
     return took
-
-
-def sign_interval(values: list[float]) -> tuple[float, float, float]:
-    """Bounds of the median, and how sure they are: the narrowest pair of order statistics that suffices."""
-    ordered, count = sorted(values), len(values)
-    bounds = (ordered[0], ordered[-1], 1 - 2 * 0.5**count)
-    for rank in range(1, (count + 1) // 2):
-        outside = sum(math.comb(count, below) for below in range(rank + 1)) * 0.5**count
-        if 1 - 2 * outside < CONFIDENCE:
-            break
-        bounds = (ordered[rank], ordered[-1 - rank], 1 - 2 * outside)
-    return bounds
 
 
 def measure(server: str, pairs: int) -> None:

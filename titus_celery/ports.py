@@ -139,6 +139,12 @@ class Records(Protocol):
     def spread(self, job_id: JobId) -> Mapping[EngineId, int]:
         """How many tasks of the job hold room on each engine; engines with none may be left out."""
 
+    def jobs_over(self, ids: Sequence[JobId]) -> Sequence[Job]:
+        """Those of these jobs that are over, in this order; without those that are gone or unreadable."""
+
+    def archived(self, job_id: JobId) -> tuple[Job, Sequence[Task]] | None:
+        """The job and all of its tasks, the oldest ended first, if it is one record by now."""
+
     def live_jobs(self, start: int, limit: int) -> tuple[Sequence[Job], int]:
         """A page of the jobs that are not over, by creation then id, and how many there are."""
 

@@ -23,6 +23,7 @@ from tests.repetition import again
 from titus_celery.adapters.archive import CHUNK, Archive
 from titus_celery.adapters.keyspace import (
     HashAdd,
+    HashSet,
     Keyspace,
     Kind,
     TextSet,
@@ -38,6 +39,42 @@ def test_an_archived_job_and_its_tasks_are_read_as_before(bench: Bench) -> None:
     assert len(bench.records.finished_tasks(one.id, 100)) == 6
     bench.records.archive(one.id)
     assert told(bench, one, known) == before
+
+
+def test_jobs_that_are_over_are_read_together_archived_or_not(bench: Bench) -> None:
+    early, late = over(bench)[0], over(bench)[0]
+    alive = job()
+    saved(bench.records, alive)
+    bench.records.archive(late.id)
+    assert bench.records.jobs_over([late.id, alive.id, job().id, early.id]) == [late, early]
+    assert bench.records.jobs_over([]) == []
+
+
+def test_one_that_cannot_be_read_hides_none_of_the_others(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole, torn, broken = over(bench)[0], over(bench)[0], over(bench)[0]
+    bench.records.archive(torn.id)
+    bench.keyspace.transact(
+        [],
+        [
+            TextSet(bench.keys.archive(torn.id), b"torn"),
+            HashSet(bench.keys.job(broken.id), {"head": "{"}),
+        ],
+    )
+    assert bench.records.jobs_over([torn.id, broken.id, whole.id]) == [whole]
+    assert torn.id in caplog.text and broken.id in caplog.text
+
+
+def test_an_archived_job_is_read_whole(bench: Bench) -> None:
+    one, known = over(bench, 5)
+    assert bench.records.archived(one.id) is None
+    bench.records.archive(one.id)
+    found = bench.records.archived(one.id)
+    assert found is not None
+    assert found[0] == one
+    assert found[1][::-1] == bench.records.finished_tasks(one.id, 100)
+    assert {each.id for each in found[1]} == {each.id for each in known}
 
 
 def test_what_is_archived_is_one_record_and_nothing_else(bench: Bench) -> None:

@@ -312,6 +312,17 @@ def test_a_text_may_be_any_bytes(place: Place) -> None:
         place.space.blob(place(SORTED))
 
 
+def test_many_texts_are_read_at_once(place: Place) -> None:
+    place.write(
+        ks.TextSet(place("one"), b"\xff"), ks.TextSet(place("two"), ""), ks.SetAdd(place(SORTED), "m", 1)
+    )
+    assert place.space.blobs([place("two"), place("none"), place("one")]) == [b"", None, b"\xff"]
+    assert place.space.blobs([]) == []
+    with pytest.raises(StoreCorrupt) as error:
+        place.space.blobs([place("one"), place(SORTED)])
+    assert error.value.key == place(SORTED)
+
+
 def test_the_score_of_one_member(place: Place) -> None:
     assert place.space.score(place(SORTED), "m") is None
     place.write(ks.SetAdd(place(SORTED), "m", 1_772_366_400_123))

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import socket
+from typing import Any
 
 import grpc
 import pytest
@@ -52,6 +53,20 @@ async def test_health_says_not_serving_while_it_drains(titus: World) -> None:
         assert (await watch.read()).status == NOT_SERVING
     watch.cancel()
     await stopping
+
+
+async def test_what_is_given_beside_is_served_as_it_is() -> None:
+    async def echo(request: bytes, context: object) -> bytes:
+        return request
+
+    handlers: dict[str, Any] = {"Echo": grpc.unary_unary_rpc_method_handler(echo)}
+    beside = grpc.method_handlers_generic_handler("other.Service", handlers)
+    gateway = build_server(services(), "127.0.0.1:0", beside=[beside])
+    await gateway.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{gateway.port}") as channel:
+        call: Any = channel.unary_unary("/other.Service/Echo")
+        assert await call(b"any bytes", timeout=PATIENCE) == b"any bytes"
+    await gateway.stop()
 
 
 async def test_reflection_lists_the_services(titus: World) -> None:

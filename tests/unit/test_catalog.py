@@ -169,11 +169,31 @@ def test_what_was_made_of_a_job_goes_when_it_changes() -> None:
         ({"taskStates": "FINISHED"}, 0),
         ({"taskIds": f"{A}-0-1"}, 1),
         ({"taskIds": f"{A}-7-1"}, 0),
+        ({"taskIds": f"{A}-0-1", "jobIds": str(A)}, 1),
+        ({"taskIds": f"{A}-0-1", "jobIds": "other"}, 0),
     ],
 )
 def test_live_jobs_are_found_by_ids_and_states(wanted: dict[str, str], count: int) -> None:
     catalog = known(task(A, 0, State.RUNNING))
     assert catalog.find(criteria(wanted), 0, 9)[1] == count
+
+
+def test_a_job_is_found_by_the_states_that_it_and_its_tasks_are_in_now() -> None:
+    catalog = known(task(A, 0, State.QUEUED), task(A, 1, State.QUEUED))
+
+    def by(name: str) -> list[State]:
+        """The states by which the job is found."""
+        return [state for state in LIFE if catalog.find(criteria({name: state.name}), 0, 9)[1]]
+
+    assert (by("jobState"), by("taskStates")) == ([State.QUEUED], [State.QUEUED])
+    catalog.hear(TaskUpdated(task(A, 0, State.DISPATCHED)))
+    assert (by("jobState"), by("taskStates")) == ([State.DISPATCHED], [State.QUEUED, State.DISPATCHED])
+    catalog.hear(TaskUpdated(task(A, 0, State.RUNNING)))
+    assert (by("jobState"), by("taskStates")) == ([State.RUNNING], [State.QUEUED, State.RUNNING])
+    catalog.hear(JobAdded(job(version=2, app="b")))
+    assert (by("jobState"), by("taskStates")) == ([State.RUNNING], [State.QUEUED, State.RUNNING])
+    catalog.hear(TaskUpdated(task(A, 1, State.RUNNING)))
+    assert (by("jobState"), by("taskStates")) == ([State.RUNNING], [State.RUNNING])
 
 
 # -------------------------------------------------------------------------------- jobs that are over
@@ -188,6 +208,22 @@ def test_jobs_that_are_over_are_found_once_all_of_them_are_known() -> None:
     assert catalog.knows_over
     assert catalog.find_over(criteria({"jobState": "FINISHED"}), 0, 9) == ([A, B], 2)
     assert catalog.find_over(criteria({"jobState": "FAILED"}), 0, 9) == ([], 0)
+
+
+def test_jobs_that_are_over_are_found_by_ids_and_by_how_their_tasks_ended() -> None:
+    catalog = Catalog(PlainLooks())
+    catalog.load_over(
+        [
+            replace(job(A, end=State.FAILED), slots_ok=1, slots_failed=1),
+            replace(job(B, end=State.FAILED), slots_failed=2),
+        ]
+    )
+
+    def found(**wanted: str) -> Sequence[str]:
+        return catalog.find_over(criteria({"jobState": "FAILED", **wanted}), 0, 9)[0]
+
+    assert (found(), found(taskStates="FINISHED"), found(taskStates="FAILED")) == ([A, B], [A], [A, B])
+    assert (found(jobIds=B), found(jobIds="other"), found(taskIds=f"{A}-0-1")) == ([B], [], [A])
 
 
 def test_a_job_that_is_let_go_of_is_not_found_even_if_it_is_read_afterwards() -> None:

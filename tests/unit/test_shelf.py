@@ -67,10 +67,36 @@ def test_what_is_removed_is_gone_and_twice_is_fine() -> None:
     assert (shelf.find(sets("x"), 0, 9), "a" in shelf, shelf.get("a")) == ((["b"], 1), False, None)
 
 
+def test_of_given_ids_only_those_things_are_found() -> None:
+    shelf = filled((3, "a", "x"), (2, "b", "xy"), (1, "c", "y"))
+    assert shelf.find([], 0, 9, among={"a", "b", "nobody"}) == (["b", "a"], 2)
+    assert shelf.find(sets("x", "y"), 0, 9, among={"a", "b"}) == (["b"], 1)
+    assert shelf.find(sets("x"), 0, 9, lambda thing: thing != "a", {"a", "b"}) == (["b"], 1)
+    assert shelf.find([], 0, 9, among=()) == ([], 0)
+
+
+def test_a_thing_is_found_by_the_terms_that_it_has_after_a_change() -> None:
+    shelf = filled((1, "a", "xy"), (2, "b", "y"))
+    shelf.change("a", frozenset("xy"), frozenset("yz"))
+    assert [shelf.find(sets(term), 0, 9)[0] for term in "xyz"] == [[], ["a", "b"], ["a"]]
+    assert sorted(shelf.terms("a")) == ["y", "z"]
+    shelf.remove("a")
+    assert [shelf.find(sets(term), 0, 9)[0] for term in "xyz"] == [[], ["b"], []]
+
+
+def test_a_search_that_is_made_again_knows_what_came_and_went() -> None:
+    shelf = filled((1, "a", "xy"), (2, "b", "y"), (3, "c", "y"), (4, "d", "y"))
+    assert shelf.find(sets("x", "y"), 0, 9)[0] == ["a"]
+    shelf.put((5, "e"), "xy", "e")
+    assert shelf.find(sets("x", "y"), 0, 9)[0] == ["a", "e"]
+    shelf.change("a", frozenset("xy"), frozenset("x"))
+    assert shelf.find(sets("x", "y"), 0, 9)[0] == ["e"]
+
+
 @given(
     steps=st.lists(
         st.tuples(
-            st.booleans(),
+            st.sampled_from(["put", "change", "remove"]),
             st.integers(0, 6).map(str),
             st.integers(0, 3),
             st.sets(st.sampled_from(_TERMS), max_size=4),
@@ -82,19 +108,24 @@ def test_what_is_removed_is_gone_and_twice_is_fine() -> None:
     size=st.integers(1, 4),
 )
 def test_it_finds_what_looking_at_everything_would(
-    steps: list[tuple[bool, str, int, set[str]]], wanted: list[frozenset[str]], start: int, size: int
+    steps: list[tuple[str, str, int, set[str]]], wanted: list[frozenset[str]], start: int, size: int
 ) -> None:
+    """After each step, because what a search has built is kept for the next."""
     shelf: Shelf[str] = Shelf()
     plain: dict[str, tuple[int, set[str]]] = {}
-    for puts, id, made, terms in steps:
-        if puts:
+    for step, id, made, terms in steps:
+        if step == "put":
             shelf.put((made, id), sorted(terms), id)
             plain[id] = (made, terms)
-        else:
+        elif step == "remove":
             shelf.remove(id)
             plain.pop(id, None)
-    everything = sorted(
-        (made, id) for id, (made, terms) in plain.items() if all(terms & group for group in wanted)
-    )
-    page = [id for _, id in everything[start : start + size]]
-    assert shelf.find(wanted, start, size) == (page, len(everything))
+        elif id in plain:
+            shelf.change(id, frozenset(plain[id][1]), frozenset(terms))
+            plain[id] = (plain[id][0], terms)
+        everything = sorted(
+            (made, id) for id, (made, terms) in plain.items() if all(terms & group for group in wanted)
+        )
+        page = [id for _, id in everything[start : start + size]]
+        assert shelf.find(wanted, start, size) == (page, len(everything))
+        assert shelf.find(wanted, start, size, among=plain) == (page, len(everything))

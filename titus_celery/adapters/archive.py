@@ -7,8 +7,9 @@ task, oldest end first, each as the codec writes it; so one task is found withou
 
 from __future__ import annotations
 
+import logging
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -37,7 +38,9 @@ from titus_celery.core.model import DeadlineKind, Job, JobId, Task, TaskId
 from titus_celery.core.retention import Ended, Freed, Kept
 from titus_celery.errors import Conflict, StoreCorrupt
 
-__all__ = ["Archive"]
+__all__ = ["Archive", "archive_writes"]
+
+_LOG: Final = logging.getLogger(__name__)
 
 #: Keys removed by one script, which takes the server some 2 ms; the tasks of a large job are several.
 CHUNK: Final = 500
@@ -61,11 +64,32 @@ class Archive:
         lines = self._lines(job_id)
         return value_of(Job, self._keys.archive(job_id), lines[0]) if lines else None
 
-    def tasks(self, job_id: JobId) -> Sequence[Task]:
-        """All tasks of the job, the oldest ended first, if it is archived."""
+    def jobs(self, ids: Sequence[JobId]) -> Sequence[Job]:
+        """Those of these jobs that are over, in this order, archived already or not.
+
+        Some that cannot be read are left out, with a warning: they must not hide all others.
+        """
+        keys = [(self._keys.job(id), self._keys.archive(id)) for id in ids]
+        found, _ = self._keyspace.hashes([job for job, _ in keys]) if keys else ([], None)
+        # Archived some time after its end, maybe at this moment.
+        late = [archive for (_, archive), fields in zip(keys, found, strict=True) if not fields]
+        packed = dict(zip(late, self._keyspace.blobs(late), strict=True))
+        jobs = (
+            _job_over(job, fields, archive, packed.get(archive))
+            for (job, archive), fields in zip(keys, found, strict=True)
+        )
+        return [job for job in jobs if job is not None]
+
+    def whole(self, job_id: JobId) -> tuple[Job, Sequence[Task]] | None:
+        """The job and all of its tasks, the oldest ended first, if it is archived."""
         key = self._keys.archive(job_id)
         packed = self._keyspace.blob(key)
-        return _contents(key, packed)[1] if packed is not None else []
+        return None if packed is None else _contents(key, packed)
+
+    def tasks(self, job_id: JobId) -> Sequence[Task]:
+        """All tasks of the job, the oldest ended first, if it is archived."""
+        found = self.whole(job_id)
+        return [] if found is None else found[1]
 
     def task(self, task_id: TaskId) -> tuple[Job, Task] | None:
         """The task and its job, if they are archived."""
@@ -106,12 +130,10 @@ class Archive:
         task_keys = [keys.task(id) for id, _ in ids]
         found, _ = self._keyspace.hashes(task_keys) if task_keys else ([], None)
         tasks = [task_of(key, fields) for key, fields in zip(task_keys, found, strict=True) if fields]
-        packed = _packed(job, tasks)
         # Nothing about a job that is over changes any more, its tasks included.
         check = FieldIs(keys.job(job.id), VERSION, str(job.version), what)
         writes: list[Write] = [
-            TextSet(keys.archive(job.id), packed),
-            HashAdd(keys.kept, _BYTES, len(packed)),
+            *archive_writes(keys, job, tasks),
             Delete(keys.job(job.id), Kind.HASH),
             Delete(keys.done(job.id), Kind.SORTED),
         ]
@@ -170,8 +192,22 @@ class Archive:
         self._keyspace.trim(self._keys.log, bytes_max)
 
 
-def _packed(job: Job, tasks: Sequence[Task]) -> bytes:
-    return zlib.compress("\n".join(map(to_text, (job, *tasks))).encode())
+def _job_over(key: str, fields: Mapping[str, str], archive: str, packed: bytes | None) -> Job | None:
+    """The job of these fields, or else in this archive; None if it lives, is gone or cannot be read."""
+    try:
+        if fields:
+            job = job_of(key, fields)
+            return job if job.state.is_final else None
+        return None if packed is None else value_of(Job, archive, _unpacked(archive, packed)[0])
+    except StoreCorrupt as error:
+        _LOG.warning("left out: %s", error)
+        return None
+
+
+def archive_writes(keys: Keys, job: Job, tasks: Sequence[Task]) -> Sequence[Write]:
+    """What writes the archive of a job with these tasks, the oldest ended first."""
+    packed = zlib.compress("\n".join(map(to_text, (job, *tasks))).encode())
+    return TextSet(keys.archive(job.id), packed), HashAdd(keys.kept, _BYTES, len(packed))
 
 
 def _contents(key: str, packed: bytes) -> tuple[Job, Sequence[Task]]:

@@ -156,6 +156,9 @@ class Keyspace(Protocol):
     def blob(self, key: str) -> bytes | None:
         """The text as the bytes it is made of, if there is one."""
 
+    def blobs(self, keys: Sequence[str]) -> Sequence[bytes | None]:
+        """The same of each key, in one round trip."""
+
     def entries(self, key: str, after: str, limit: int, block: timedelta) -> Sequence[Entry]:
         """At most *limit* entries after this id; waits up to *block* for the first, then []."""
 

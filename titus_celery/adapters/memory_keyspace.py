@@ -298,6 +298,10 @@ class MemoryKeyspace:
         with self._changed:
             return self._get(key, ks.Kind.TEXT, self._held.texts)
 
+    def blobs(self, keys: Sequence[str]) -> Sequence[bytes | None]:
+        """The same of each key."""
+        return [self.blob(key) for key in keys]
+
     def entries(self, key: str, after: str, limit: int, block: timedelta) -> Sequence[ks.Entry]:
         """At most *limit* entries after this id; waits up to *block* for the first."""
         found: list[ks.Entry] = []

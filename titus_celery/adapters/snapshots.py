@@ -58,21 +58,7 @@ class SnapshotStore:
         places = self._after(self._keys.over, after, limit)
         if not places:
             return [], None
-        keys = [self._keys.job(id) for _, id in places]
-        found, _ = self._keyspace.hashes(keys)
-        jobs = (
-            self._over_job(key, fields, JobId(id))
-            for key, fields, (_, id) in zip(keys, found, places, strict=True)
-        )
-        return [job for job in jobs if job is not None], places[-1]
-
-    def _over_job(self, key: str, fields: Mapping[str, str], id: JobId) -> Job | None:
-        try:
-            # Archived some time after its end, maybe at this moment.
-            return job_of(key, fields) if fields else self._archive.job(id)
-        except StoreCorrupt as error:
-            _LOG.warning("left out: %s", error)
-            return None
+        return self._archive.jobs([JobId(id) for _, id in places]), places[-1]
 
     def _after(self, key: str, after: Order | None, limit: int) -> Sequence[Order]:
         """The next members of a sorted set, which may grow and shrink meanwhile."""

@@ -115,6 +115,14 @@ class RecordStore:
         last = self._keyspace.transact(*plan(self._keys, change), grows=change.job_before is None)
         return Position(last) if last else None
 
+    def jobs_over(self, ids: Sequence[JobId]) -> Sequence[Job]:
+        """Those of these jobs that are over, in this order (see Records)."""
+        return self._archive.jobs(ids)
+
+    def archived(self, job_id: JobId) -> tuple[Job, Sequence[Task]] | None:
+        """The job and all of its tasks, the oldest ended first, if it is archived."""
+        return self._archive.whole(job_id)
+
     def claimed(self, kind: ClaimKind, name: str) -> Claim | None:
         """Whose the name is, if it is anybody's."""
         key = self._keys.claim(kind, name)

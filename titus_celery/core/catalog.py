@@ -7,7 +7,8 @@ already, or what was told before, is told apart without positions or clocks.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Protocol
@@ -28,6 +29,10 @@ ENDED_TASKS_MAX: Final = 1_000
 #: The version of every new record. Whose first entry in the log is a later one was there before the log
 #: was followed, and is not there any more.
 _NEW: Final = 1
+#: What jobs can be found by besides their definition: the state of one that lives, and the states of
+#: their tasks (of a job that is over: of the last of each slot).
+_JOB_STATE: Final = {state: f"jobState={state.name}" for state in State}
+_TASK_STATE: Final = {state: f"taskState={state.name}" for state in State}
 _LAST_OPEN: Final = max(state for state in State if not state.is_final)
 
 
@@ -68,6 +73,8 @@ class Entry:
     definition: bytes
     standing: bytes
     tasks: dict[TaskId, Seat] = field(default_factory=dict)
+    #: How many of its tasks are in each state.
+    counts: Counter[State] = field(default_factory=Counter)
     made: dict[str, bytes] = field(default_factory=dict)
 
     @property
@@ -80,35 +87,20 @@ class Entry:
         chosen = [(id, seat) for id, seat in self.tasks.items() if ended or not seat.state.is_final]
         return sorted(chosen, key=lambda item: (item[1].slot, item[1].attempt))
 
-    def fits(self, wanted: Criteria) -> bool:
-        """Whether it is what was asked for, as far as its terms do not say."""
-        if wanted.job_ids is not None and self.id not in wanted.job_ids:
-            return False
-        if wanted.job_state is not None and self.state is not wanted.job_state:
-            return False
-        if wanted.task_ids is not None and wanted.task_ids.isdisjoint(self.tasks):
-            return False
-        states = wanted.task_states
-        return states is None or any(seat.state in states for seat in self.tasks.values())
+    def put(self, id: TaskId, seat: Seat | None) -> None:
+        """Have this task there, in place of what was known of it; None: have it no more."""
+        if (known := self.tasks.pop(id, None)) is not None:
+            self.counts[known.state] -= 1
+        if seat is not None:
+            self.tasks[id] = seat
+            self.counts[seat.state] += 1
+        self.made.clear()
 
-
-@dataclass(frozen=True, slots=True)
-class _Over:
-    """A job that is over."""
-
-    id: JobId
-    state: State
-    #: How the last tasks of its slots ended.
-    task_states: frozenset[State]
-
-    def fits(self, wanted: Criteria) -> bool:
-        if wanted.job_ids is not None and self.id not in wanted.job_ids:
-            return False
-        if wanted.task_ids is not None and all(job_of(id) != self.id for id in wanted.task_ids):
-            return False
-        if wanted.job_state is not None and self.state is not wanted.job_state:
-            return False
-        return wanted.task_states is None or not self.task_states.isdisjoint(wanted.task_states)
+    def terms(self) -> frozenset[str]:
+        """What it can be found by as it stands."""
+        return frozenset(
+            (_JOB_STATE[self.state], *(_TASK_STATE[each] for each in self.counts if self.counts[each]))
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +118,7 @@ class Catalog:
     def __init__(self, looks: Looks) -> None:
         self._looks = looks
         self._live: Shelf[Entry] = Shelf()
-        self._over: Shelf[_Over] = Shelf()
+        self._over = _shelves()
         self._gone: set[JobId] | None = set()
 
     # ------------------------------------------------------------------------------------------ answers
@@ -145,14 +137,21 @@ class Catalog:
 
     def find(self, wanted: Criteria, start: int, size: int) -> tuple[Sequence[Entry], int]:
         """A page of the live jobs that are asked for, by creation, and how many there are."""
-        needs_look = (wanted.job_ids, wanted.task_ids, wanted.job_state, wanted.task_states) != (None,) * 4
-        fits = (lambda entry: entry.fits(wanted)) if needs_look else None
-        return self._live.find(wanted.terms, start, size, fits)
+        terms = _terms_wanted(wanted)
+        if wanted.job_state is not None:
+            terms.append(frozenset({_JOB_STATE[wanted.job_state]}))
+        tasks = wanted.task_ids
+        fits = None if tasks is None else (lambda entry: not tasks.isdisjoint(entry.tasks))
+        return self._live.find(terms, start, size, fits, _among(wanted))
 
     def find_over(self, wanted: Criteria, start: int, size: int) -> tuple[Sequence[JobId], int]:
-        """A page of the jobs that are asked for and over, by creation, and how many there are."""
-        found, total = self._over.find(wanted.terms, start, size, lambda over: over.fits(wanted))
-        return [over.id for over in found], total
+        """A page of the jobs that are asked for and over, by creation, and how many there are.
+
+        How they ended must be asked for; ValueError if it is not.
+        """
+        if (state := wanted.job_state) is None or not state.is_final:
+            raise ValueError("jobs that are over are found by how they ended")
+        return self._over[state].find(_terms_wanted(wanted), start, size, among=_among(wanted))
 
     @property
     def knows_over(self) -> bool:
@@ -163,7 +162,7 @@ class Catalog:
 
     def clear(self) -> None:
         """Forget everything: it is learnt anew."""
-        self._live, self._over, self._gone = Shelf(), Shelf(), set()
+        self._live, self._over, self._gone = Shelf(), _shelves(), set()
 
     def load(self, summary: JobSummary) -> None:
         """Learn of a live job, as it was read after the log began to be followed."""
@@ -194,7 +193,8 @@ class Catalog:
                 self._put_over(job)
                 return News(entry, job.id) if was_known else None
             case JobGone(id):
-                self._over.remove(id)
+                for shelf in self._over.values():
+                    shelf.remove(id)
                 if self._gone is not None:
                     self._gone.add(id)
                 return None
@@ -211,7 +211,7 @@ class Catalog:
         else:
             known.version, known.definition = job.version, self._looks.definition(job)
             known.made.clear()
-            self._live.put(order_of(job), terms_of(job), known)
+            self._live.put(order_of(job), (*terms_of(job), *known.terms()), known)
         return News(notification, job.id)
 
     def _hear_task(self, notification: TaskUpdated, task: Task) -> News | None:
@@ -238,7 +238,7 @@ class Catalog:
             self._looks.definition(job),
             self._looks.standing(job.history, job.reason),
         )
-        self._live.put(order_of(job), terms_of(job), entry)
+        self._live.put(order_of(job), (*terms_of(job), *entry.terms()), entry)
         return entry
 
     def _seat(self, entry: Entry, task: Task) -> Seat:
@@ -251,19 +251,40 @@ class Catalog:
             task.history[0].at,
             self._looks.task(task),
         )
-        entry.tasks[task.id] = seat
-        entry.made.clear()
+        before = entry.terms()
+        entry.put(task.id, seat)
         history = progressed(entry.history, task.history)
         if history != entry.history:
             entry.history, entry.standing = history, self._looks.standing(history, None)
         if seat.state.is_final:
-            _forget_oldest(entry.tasks)
+            _forget_oldest(entry)
+        self._live.change(entry.id, before, entry.terms())
         return seat
 
     def _put_over(self, job: Job) -> None:
         ends = {State.FINISHED: job.slots_ok, State.FAILED: job.slots_failed}
-        states = frozenset(state for state, count in ends.items() if count)
-        self._over.put(order_of(job), terms_of(job), _Over(job.id, job.state, states))
+        tasks = (_TASK_STATE[state] for state, count in ends.items() if count)
+        self._over[job.state].put(order_of(job), (*terms_of(job), *tasks), job.id)
+
+
+def _shelves() -> dict[State, Shelf[JobId]]:
+    """For jobs that are over, by how they ended: whoever asks for such jobs asks for one of these."""
+    return {state: Shelf() for state in State if state.is_final}
+
+
+def _terms_wanted(wanted: Criteria) -> list[frozenset[str]]:
+    """All that is asked for as terms, but for the state of the job."""
+    terms = [*wanted.terms]
+    if wanted.task_states is not None:
+        terms.append(frozenset(_TASK_STATE[state] for state in wanted.task_states))
+    return terms
+
+
+def _among(wanted: Criteria) -> Collection[JobId] | None:
+    """The only jobs that can be meant, if ids were given."""
+    named = [wanted.job_ids, None if wanted.task_ids is None else frozenset(map(job_of, wanted.task_ids))]
+    given = [ids for ids in named if ids is not None]
+    return frozenset.intersection(*given) if given else None
 
 
 def order_of(job: Job) -> Order:
@@ -284,10 +305,9 @@ def progressed(history: tuple[StateChange, ...], of: Sequence[StateChange]) -> t
     return tuple(steps)
 
 
-def _forget_oldest(tasks: dict[TaskId, Seat]) -> None:
-    if len(tasks) <= ENDED_TASKS_MAX:
+def _forget_oldest(entry: Entry) -> None:
+    if len(entry.tasks) <= ENDED_TASKS_MAX:
         return
-    ended: Mapping[TaskId, Seat] = {id: seat for id, seat in tasks.items() if seat.state.is_final}
+    ended: Mapping[TaskId, Seat] = {id: seat for id, seat in entry.tasks.items() if seat.state.is_final}
     if len(ended) > ENDED_TASKS_MAX:
-        oldest = min(ended, key=lambda id: (ended[id].since, id))
-        del tasks[oldest]
+        entry.put(min(ended, key=lambda id: (ended[id].since, id)), None)

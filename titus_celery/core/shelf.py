@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from heapq import merge
+from itertools import chain
 from typing import Generic, TypeVar
 
 __all__ = ["Order", "Shelf"]
@@ -29,6 +29,26 @@ class _Having:
 
     term: str
     orders: list[Order] = field(default_factory=list)
+    #: Their ids, from when they were first needed: most terms are never asked for.
+    ids: set[str] | None = None
+
+    def add(self, order: Order) -> None:
+        """Have one thing more."""
+        insort(self.orders, order)
+        if self.ids is not None:
+            self.ids.add(order[1])
+
+    def drop(self, order: Order) -> None:
+        """Have it no more."""
+        _drop(self.orders, order)
+        if self.ids is not None:
+            self.ids.discard(order[1])
+
+    def known_ids(self) -> set[str]:
+        """The ids of its things."""
+        if self.ids is None:
+            self.ids = {id for _, id in self.orders}
+        return self.ids
 
 
 class Shelf(Generic[T]):
@@ -61,11 +81,18 @@ class Shelf(Generic[T]):
     def put(self, order: Order, terms: Iterable[str], thing: T) -> None:
         """Put a thing there, in place of the one of the same id."""
         self.remove(order[1])
-        having = [self._having.setdefault(term, _Having(term)) for term in terms]
-        self._places[order[1]] = _Place(order, tuple(each.term for each in having), thing)
+        self._places[order[1]] = _Place(order, tuple(self._add(term, order) for term in terms), thing)
         insort(self._orders, order)
-        for each in having:
-            insort(each.orders, order)
+
+    def change(self, id: str, before: frozenset[str], after: frozenset[str]) -> None:
+        """Let the thing of this id, which has the terms *before*, have those *after* in their place."""
+        if before == after:
+            return
+        place = self._places[id]
+        for term in before - after:
+            self._take(term, place.order)
+        new = (self._add(term, place.order) for term in after - before)
+        place.terms = (*(term for term in place.terms if term not in before or term in after), *new)
 
     def remove(self, id: str) -> None:
         """Take a thing away, if it is there."""
@@ -74,9 +101,19 @@ class Shelf(Generic[T]):
             return
         _drop(self._orders, place.order)
         for term in place.terms:
-            _drop(orders := self._having[term].orders, place.order)
-            if not orders:
-                del self._having[term]
+            self._take(term, place.order)
+
+    def _add(self, term: str, order: Order) -> str:
+        """Let one thing more have the term, whose one text is returned."""
+        having = self._having.setdefault(term, _Having(term))
+        having.add(order)
+        return having.term
+
+    def _take(self, term: str, order: Order) -> None:
+        having = self._having[term]
+        having.drop(order)
+        if not having.orders:
+            del self._having[term]
 
     def find(
         self,
@@ -84,31 +121,43 @@ class Shelf(Generic[T]):
         start: int,
         size: int,
         fits: Callable[[T], bool] | None = None,
+        among: Collection[str] | None = None,
     ) -> tuple[Sequence[T], int]:
         """*size* things from the *start*-th on of those that have one term of each set in *wanted*, and fit;
-        and how many there are in all."""
-        orders, rest = self._candidates(wanted)
-        if rest or fits is not None:
-            orders = [order for order in orders if self._is_found(order[1], rest, fits)]
-        page = [self._places[id].thing for _, id in orders[start : start + size]]
-        return page, len(orders)
+        and how many there are in all. With *among* only the things of these ids are looked at."""
+        orders = self._having_all(wanted) if among is None else self._of(among, wanted)
+        if fits is not None:
+            orders = [order for order in orders if fits(self._places[order[1]].thing)]
+        return [self._places[id].thing for _, id in orders[start : start + size]], len(orders)
 
-    def _candidates(self, wanted: Sequence[frozenset[str]]) -> tuple[Sequence[Order], list[frozenset[str]]]:
-        """The things that have a term of the rarest set, so that only they are looked at; the other sets."""
-        if not wanted:
-            return self._orders, []
-        lists = [[having.orders for term in terms if (having := self._having.get(term))] for terms in wanted]
-        at = min(range(len(lists)), key=lambda place: sum(map(len, lists[place])))
-        rest = [terms for place, terms in enumerate(wanted) if place != at]
-        rarest = lists[at]
-        # A thing may have several of them.
-        return (rarest[0] if len(rarest) == 1 else list(dict.fromkeys(merge(*rarest)))), rest
-
-    def _is_found(self, id: str, rest: Sequence[frozenset[str]], fits: Callable[[T], bool] | None) -> bool:
-        place = self._places[id]
-        return all(any(term in terms for term in place.terms) for terms in rest) and (
-            fits is None or fits(place.thing)
+    def _of(self, ids: Iterable[str], wanted: Sequence[frozenset[str]]) -> Sequence[Order]:
+        places = [place for id in ids if (place := self._places.get(id)) is not None]
+        return sorted(
+            place.order for place in places if not any(terms.isdisjoint(place.terms) for terms in wanted)
         )
+
+    def _having_all(self, wanted: Sequence[frozenset[str]]) -> Sequence[Order]:
+        """The things that have a term of each set: only those with one of the rarest are looked at."""
+        if not wanted:
+            return self._orders
+        sets = [[having for term in terms if (having := self._having.get(term))] for terms in wanted]
+        rarest = min(range(len(sets)), key=lambda at: sum(len(each.orders) for each in sets[at]))
+        orders = _merged([each.orders for each in sets.pop(rarest)])
+        for some in sets if orders else ():
+            # Not by looking at the terms of each thing, which takes ten times as long.
+            ids = [each.known_ids() for each in some]
+            if len(ids) == 1:
+                (only,) = ids
+                orders = [order for order in orders if order[1] in only]
+            else:
+                orders = [order for order in orders if any(order[1] in each for each in ids)]
+        return orders
+
+
+def _merged(lists: Sequence[list[Order]]) -> Sequence[Order]:
+    """What is in any of the sorted lists, each once, sorted."""
+    # A thing may have several of the terms. Sorting what is sorted in parts costs about one look at each.
+    return lists[0] if len(lists) == 1 else list(dict.fromkeys(sorted(chain(*lists))))
 
 
 def _drop(orders: list[Order], order: Order) -> None:

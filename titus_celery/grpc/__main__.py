@@ -12,7 +12,7 @@ from titus_celery.grpc.server import GatewayServices, serve, stop_on_signals
 from titus_celery.service.feed import Feed
 from titus_celery.service.tail import Tails
 
-__all__ = ["main"]
+__all__ = ["main", "process_services"]
 
 
 def main() -> int:
@@ -34,15 +34,19 @@ async def _serve() -> None:
     except StoreUnavailable as error:
         # It may come back, and until then UNAVAILABLE is a better answer than none.
         logging.getLogger(__name__).warning("%s; TITUS_REDIS_URL says where it is", error)
-    parts = bootstrap.gateway(settings, bootstrap.process_app())
-    services = GatewayServices(
+    await serve(settings, process_services(), stop_on_signals())
+
+
+def process_services() -> GatewayServices:
+    """What this process's gateway serves from."""
+    parts = bootstrap.gateway(bootstrap.process_settings(), bootstrap.process_app())
+    return GatewayServices(
         jobs=parts.jobs,
         feed=Feed(parts.log, parts.snapshots),
         log=parts.log,
         committed=parts.committed,
         tails=Tails(parts.records, parts.outputs),
     )
-    await serve(settings, services, stop_on_signals())
 
 
 if __name__ == "__main__":

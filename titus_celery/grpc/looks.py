@@ -71,9 +71,9 @@ def active_job(entry: Entry) -> bytes:
     return _job(entry, _ACTIVE, ended=False)
 
 
-def snapshot_of(entry: Entry) -> bytes:
-    """What an observer hears first of a live job."""
-    return field(_SNAPSHOT, field(_SNAPSHOT_JOB, active_job(entry)))
+def snapshot_of(job: bytes) -> bytes:
+    """What an observer hears first of a live job that looks like this."""
+    return field(_SNAPSHOT, field(_SNAPSHOT_JOB, job))
 
 
 def message_of(news: News) -> bytes:

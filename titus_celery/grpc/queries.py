@@ -14,7 +14,7 @@ from titus_celery.core.model import JobId, JobSummary, Task, TaskId
 from titus_celery.core.paging import FIRST_PAGE, Page, Totals, page_asked
 from titus_celery.core.query import Criteria, criteria, terms_of
 from titus_celery.core.states import State
-from titus_celery.errors import NotFound, Unavailable
+from titus_celery.errors import Unavailable
 from titus_celery.grpc.convert import job_to_pb, task_to_pb
 from titus_celery.grpc.fields import Selection, selection
 from titus_celery.grpc.hub import Hub
@@ -100,17 +100,10 @@ class Queries:
         ids, total = self._hub.catalog.find_over(wanted, page.number * page.size, page.size)
         return await self._threads.run(self._stored_jobs, ids), total
 
-    def _stored_jobs(self, ids: Iterable[JobId]) -> Sequence[bytes]:
-        """These jobs without tasks, of which none is active."""
-        found = []
-        for id in ids:
-            try:
-                job = self._jobs.find_alone(id)
-            except NotFound:
-                # Let go of while we looked.
-                continue
-            found.append(job_to_pb(JobSummary(job=job, tasks=())).SerializeToString())
-        return found
+    def _stored_jobs(self, ids: Sequence[JobId]) -> Sequence[bytes]:
+        """These jobs without tasks, of which none is active; without those let go of while we looked."""
+        found = (JobSummary(job=job, tasks=()) for job in self._jobs.find_over(ids))
+        return [job_to_pb(summary).SerializeToString() for summary in found]
 
     def _with_known_tasks(self, wanted: Criteria) -> Criteria:
         """Of the tasks that are asked for those that there are."""

@@ -94,7 +94,13 @@ class GatewayServices:
 class Gateway:
     """A server that listens from the moment it is made. Make it on the event loop."""
 
-    def __init__(self, services: GatewayServices, listen: str, events_max: int) -> None:
+    def __init__(
+        self,
+        services: GatewayServices,
+        listen: str,
+        events_max: int,
+        beside: Sequence[grpc.GenericRpcHandler] = (),
+    ) -> None:
         self._feed = services.feed
         self._threads = Threads("titus-call", CALL_THREADS)
         self._creations = Threads("titus-create", CREATE_THREADS)
@@ -115,6 +121,7 @@ class Gateway:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
+        self._server.add_generic_rpc_handlers(beside)
         #: The port it listens on.
         self.port = _bind(self._server, listen)
 
@@ -158,12 +165,19 @@ class Gateway:
         self._creations.close()
 
 
-def build_server(services: GatewayServices, listen: str, *, events_max: int = OBSERVER_EVENTS_MAX) -> Gateway:
+def build_server(
+    services: GatewayServices,
+    listen: str,
+    *,
+    events_max: int = OBSERVER_EVENTS_MAX,
+    beside: Sequence[grpc.GenericRpcHandler] = (),
+) -> Gateway:
     """A gateway that listens on *listen* ("host:port"; port 0: any free one).
 
-    SettingsError when it cannot: the port is taken, or the address is not this machine's.
+    What *beside* serves is served along with the services of ours, as it is: its errors are its own.
+    SettingsError when it cannot listen: the port is taken, or the address is not this machine's.
     """
-    return Gateway(services, listen, events_max)
+    return Gateway(services, listen, events_max, beside)
 
 
 async def serve(settings: Settings, services: GatewayServices, stop: asyncio.Event) -> None:

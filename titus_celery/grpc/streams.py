@@ -14,7 +14,7 @@ from titus_celery.core.replay import Replay
 from titus_celery.errors import PositionLost, StoreUnavailable
 from titus_celery.grpc.convert import notification_to_pb, snapshot_end_to_pb, snapshot_to_pb
 from titus_celery.grpc.hub import Hub, Inbox, Told
-from titus_celery.grpc.looks import WireLooks, message_of, snapshot_of
+from titus_celery.grpc.looks import WireLooks, active_job, message_of, snapshot_of
 from titus_celery.grpc.threads import Threads
 from titus_celery.ports import ChangeLog, Position, is_before, place_of
 from titus_celery.service.jobs import Jobs
@@ -97,8 +97,8 @@ class Streams:
                 position, snapshot = self._hub.position, self._snapshot(job_id)
                 if snapshot is not None:
                     await begin(Beginning(position, is_resumed=False, why_not=why_not))
-                    for message in snapshot:
-                        yield Told(_NOWHERE, message, is_end=False)
+                    for job in snapshot:
+                        yield Told(_NOWHERE, snapshot_of(job), is_end=False)
                     progress.position = position
                     yield Told(position, _SNAPSHOT_END, is_end=False)
                     async with aclosing(self._live(inbox, position, progress)) as events:
@@ -119,11 +119,14 @@ class Streams:
         raise StoreUnavailable(f"job {job_id} is there, and its change log does not say so")
 
     def _snapshot(self, job_id: JobId | None) -> Sequence[bytes] | None:
-        """What an observer hears first; None if the one job is not alive as far as is known here."""
+        """The jobs that an observer hears of first; None if the one is not alive as far as is known here.
+
+        All observers share them, so that each of very many that join at once costs a list alone.
+        """
         if job_id is None:
-            return [snapshot_of(entry) for entry in self._hub.catalog.live()]
+            return [active_job(entry) for entry in self._hub.catalog.live()]
         entry = self._hub.catalog.get(job_id)
-        return None if entry is None else [snapshot_of(entry)]
+        return None if entry is None else [active_job(entry)]
 
     # -------------------------------------------------------------------------------- resumed
 
@@ -166,10 +169,12 @@ class Streams:
 
     async def _live(self, inbox: Inbox, after: Position, progress: Progress) -> Events:
         """What comes after this place, which is what the observer has heard."""
+        is_news = False
         try:
             while True:
                 told = await inbox.next()
-                if is_before(after, told.position):
+                is_news = is_news or is_before(after, told.position)
+                if is_news:
                     progress.position = told.position
                     yield told
                     if told.is_end and inbox.job_id is not None:

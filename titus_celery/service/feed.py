@@ -25,8 +25,8 @@ __all__ = ["Feed", "Sink"]
 
 #: Waited at once for news: how long a feed takes to close at most.
 BLOCK: Final = timedelta(seconds=1)
-#: Entries read at once: the creation of the largest job is about two reads.
-BATCH_MAX: Final = 500
+#: Entries read at once: who learns of them is busy for some 5 ms then, and calls to a gateway wait so long.
+BATCH_MAX: Final = 100
 #: Live jobs, and jobs that are over, read at once: some ten milliseconds each.
 LIVE_CHUNK: Final = 100
 OVER_CHUNK: Final = 200

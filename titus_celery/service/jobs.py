@@ -125,17 +125,22 @@ class Jobs:
 
     def find(self, job_id: JobId) -> JobSummary:
         """A job, live or finished, with its open and newest finished tasks; NotFound."""
-        job, _ = self._records.job(job_id)
-        tasks = (
-            *self._records.open_tasks(job_id),
-            *self._records.finished_tasks(job_id, ENDED_TASKS_MAX),
-        )
+        # Whoever asks for a job that is over finds most of them archived, at one look.
+        if archived := self._records.archived(job_id):
+            job, ended = archived
+            tasks = ended[-ENDED_TASKS_MAX:]
+        else:
+            job, _ = self._records.job(job_id)
+            tasks = (
+                *self._records.open_tasks(job_id),
+                *self._records.finished_tasks(job_id, ENDED_TASKS_MAX),
+            )
         by_place = {task.id: task for task in sorted(tasks, key=lambda task: (task.slot, task.attempt))}
         return JobSummary(job=job, tasks=tuple(by_place.values()))
 
-    def find_alone(self, job_id: JobId) -> Job:
-        """A job, live or finished, without its tasks; NotFound."""
-        return self._records.job(job_id)[0]
+    def find_over(self, ids: Sequence[JobId]) -> Sequence[Job]:
+        """Those of these jobs that are finished, in this order, without their tasks."""
+        return self._records.jobs_over(ids)
 
     def all_tasks(self, job_id: JobId) -> tuple[Job, Sequence[Task]]:
         """A job and all of its tasks that are kept; NotFound."""
