@@ -7,12 +7,13 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 
 import grpc.aio
 import pytest
 
 from titus_celery.adapters.inventory_resolver import InventoryResolver
+from titus_celery.adapters.keyspace import Keyspace
 from titus_celery.adapters.memory_keyspace import MemoryKeyspace
 from titus_celery.adapters.memory_queue import MemoryQueue
 from titus_celery.adapters.outputs import OutputStore
@@ -87,31 +88,36 @@ def descriptor(desired: int = 1, **changes: Any) -> pb.JobDescriptor:
     return pb.JobDescriptor(**{**fields, **changes})
 
 
+class Timed(Protocol):
+    """Whatever has a time that a test can move."""
+
+    now: datetime
+
+
 @dataclass
 class Clock:
     """The store's time, which moves when a test says so."""
 
     now: datetime = NOON
 
-    def __call__(self) -> datetime:
-        return self.now
-
 
 @dataclass
 class Store:
     """What lies behind the gateway, and what control and agents would do to it."""
 
-    clock: Clock = field(default_factory=Clock)
+    clock: Timed = field(default_factory=Clock)
+    #: None: one in memory, with the clock's time.
+    at: Keyspace | None = None
+    #: Whatever is written, by whomever, the gateway of this process knows at its next call.
+    committed: Committed = field(default_factory=Committed)
 
     def __post_init__(self) -> None:
-        self.keyspace = keyspace = MemoryKeyspace(now=self.clock)
+        self.keyspace = keyspace = self.at or MemoryKeyspace(now=lambda: self.clock.now)
         self.records = RecordStore(keyspace)
         self.outputs = OutputStore(keyspace)
         self.registry = AgentStore(keyspace)
         self.snapshots = SnapshotStore(keyspace)
         self.queue = MemoryQueue()
-        #: Whatever is written here, by whomever, the gateway of this process knows at its next call.
-        self.committed = Committed()
         self.writes = WritePath(self.records, self.queue, committed=self.committed)
         self.registry.report_images(AGENT.engine_id, {"busybox:1": "sha256:1", "sha256:1": "sha256:1"})
 
@@ -128,16 +134,17 @@ class Store:
             log=self.records,
             committed=self.committed,
             tails=Tails(self.records, self.outputs, block=BLOCK),
+            descriptor_bytes_max=Settings().descriptor_bytes_max,
         )
 
     def task(self, task_id: TaskId) -> Task:
         """A task's record."""
         return self.records.task(task_id).task
 
-    def advance(self, task_id: TaskId, to: State) -> None:
-        """Take a task step by step to *to*, as control and an agent do."""
+    def advance(self, task_id: TaskId, to: State, why: Reason | None = None) -> None:
+        """Take a task step by step to *to*, as control and an agent do; *why* it ends, if it does."""
         need = Need(demand=Demand(cpu_millis=1, memory_bytes=1))
-        end = Reason(Code.NORMAL) if to is State.FINISHED else Reason(Code.FAILED, "exit code 3")
+        end = why or (Reason(Code.NORMAL) if to is State.FINISHED else Reason(Code.FAILED, "exit code 3"))
         exit = Exit(code=0) if to is State.FINISHED else Exit(code=3)
         steps: tuple[Callable[[Job, Task, datetime], Decision], ...] = (
             lambda job, task, now: dispatched(job, task, AGENT, need, now, SPANS),

@@ -41,6 +41,7 @@ async def _serve() -> None:
         log=parts.log,
         committed=parts.committed,
         tails=Tails(parts.records, parts.outputs),
+        descriptor_bytes_max=settings.descriptor_bytes_max,
     )
     await serve(settings, services, stop_on_signals())
 
