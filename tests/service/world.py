@@ -31,9 +31,7 @@ from titus_celery.core.descriptor import (
     JobDescriptor,
     RetryPolicy,
 )
-from titus_celery.core.engine import (
-    Phase,
-)
+from titus_celery.core.engine import Phase
 from titus_celery.core.lifecycle import claimed
 from titus_celery.core.model import (
     Agent,
@@ -46,11 +44,9 @@ from titus_celery.core.model import (
     TaskId,
 )
 from titus_celery.core.states import State
-from titus_celery.ports import (
-    ImageResolver,
-)
+from titus_celery.ports import ImageResolver
 from titus_celery.service.agent import AgentLife, Periods
-from titus_celery.service.change import WritePath
+from titus_celery.service.change import Committed, WritePath
 from titus_celery.service.jobs import Jobs
 from titus_celery.service.lease import Lease, gone_after
 from titus_celery.service.runs import Runs
@@ -148,7 +144,7 @@ class Host:
         line = cast(Keyspace, self.line)
         self.records, registry = Store(line), AgentStore(line)
         self.lease = Lease(world, LEASE, self._fence_after)
-        self.writes = WritePath(self.records, world.queue, self.lease.holding)
+        self.writes = WritePath(self.records, world.queue, self.lease.holding, world.committed)
         tools = Tools(
             agent=me,
             installation=world.records.installation(),
@@ -224,13 +220,15 @@ class World:
         self.passed = timedelta(0)
         #: Names of the processes that are dead, as everybody on their machines can see.
         self.dead: set[str] = set()
-        keyspace = MemoryKeyspace(now=lambda: self.now, undo_max=undo_max)
+        keyspace = self.new_keyspace(undo_max)
         self.keyspace = keyspace
         self.records = Store(keyspace)
         self.registry = AgentStore(keyspace)
         self.outputs = OutputStore(keyspace)
         self.queue = MemoryQueue(receiver)
-        self.writes = WritePath(self.records, self.queue)
+        #: Told of each commit, whoever made it.
+        self.committed = Committed()
+        self.writes = WritePath(self.records, self.queue, committed=self.committed)
         self.jobs = Jobs(
             self.records,
             self.writes,
@@ -243,6 +241,10 @@ class World:
         self.hosts: dict[AgentId, Host] = {}
 
     # -------------------------------------------------------------------------------------- what there is
+
+    def new_keyspace(self, undo_max: int) -> MemoryKeyspace:
+        """Where everything is stored."""
+        return MemoryKeyspace(now=lambda: self.now, undo_max=undo_max)
 
     def new_control(self) -> Sweep:
         """Another control process, which has looked at the store once."""
