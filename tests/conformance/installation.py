@@ -22,7 +22,13 @@ from tests.grpc_api.world import descriptor as batch
 from tests.service.world import Host, Run
 from tests.service.world import World as Inside
 from titus_celery.adapters.keyspace import Keyspace
-from titus_celery.adapters.memory_executor import MemoryExecutor, MemoryImage
+from titus_celery.adapters.memory_executor import (
+    MemoryExecutor,
+    MemoryImage,
+    Program,
+    Script,
+    until_released,
+)
 from titus_celery.adapters.memory_keyspace import MemoryKeyspace
 from titus_celery.core.model import Exit, JobId, TaskId
 from titus_celery.core.states import State
@@ -35,6 +41,10 @@ __all__ = ["Hand", "Loop", "Titus", "batch", "container", "service", "serving"]
 
 #: What the engines of this suite have; the names are those of `batch` and of the inside's own jobs.
 IMAGE: Final = MemoryImage(id="sha256:1", names=("busybox:1", "app:1"), command=("serve",))
+#: Control that looks at the store as often as this was always there.
+LOOK_STEP: Final = timedelta(seconds=4)
+#: From here on time passes at once, as it does while control is away.
+LONG: Final = timedelta(minutes=15)
 
 
 class Hand(Bench, Protocol):
@@ -133,7 +143,7 @@ class Titus:
         return self.jobs.FindTasks(query, timeout=PATIENCE)
 
     def refused(
-        self, method: Callable[..., Any], request: Any, metadata: Sequence[tuple[str, str]] = ()
+        self, method: Callable[..., Any], request: Any, metadata: tuple[tuple[str, str], ...] = ()
     ) -> Refused:
         """How the call fails, having changed nothing; a failure of the test if it does not."""
         before = self.hand.dump()
@@ -160,21 +170,29 @@ class Titus:
 
     # ------------------------------------------------------------------------------------- inside
 
-    def wait(self, seconds: float) -> None:
-        """Let so much time pass at once; agents are there after it, and control looks for work."""
-        span = timedelta(seconds=seconds)
+    def wait(self, seconds: float, *, silent: bool = False) -> None:
+        """Let so much time pass, in which control is there; afterwards it looks for work.
+
+        Agents keep their leases, unless they are *silent*. A long time passes at once.
+        """
         # Whoever follows the log has read it: nobody is so slow as to lose some of it.
         self.jobs.FindJobs(pb.JobQuery(), timeout=PATIENCE)
-        self.inside.passed += span
-        self.hand.let_pass(span)
-        self.inside.control.look()
+        left = timedelta(seconds=seconds)
+        step = LOOK_STEP if left < LONG else left
+        while left > timedelta(0):
+            step = min(step, left)
+            self.inside.passed, left = self.inside.passed + step, left - step
+            self.hand.let_pass(step)
+            self.inside.control.look()
         for host in self.inside.hosts.values():
-            host.beat()
+            if not silent:
+                host.beat()
         self.inside.sweep()
 
-    def host(self, name: str = "host-1", **parts: Any) -> Host:
-        """Start an agent on an engine of its own."""
-        engine = MemoryExecutor(images=[IMAGE], engine_id=f"ENGINE:{name}")
+    def host(self, name: str = "host-1", program: Program | None = None, **parts: Any) -> Host:
+        """Start an agent on an engine of its own, on which every container does what *program* says."""
+        script: Script = (lambda argv, env: program) if program else until_released
+        engine = MemoryExecutor(script, images=[IMAGE], engine_id=f"ENGINE:{name}")
         return self.inside.host(name, engine=engine, **parts)
 
     def carry(self) -> list[Run]:
@@ -223,7 +241,7 @@ def serving(hand: Hand, loop: Loop) -> Iterator[Titus]:
     """An installation over this store; it is an error of its test if a call ended INTERNAL."""
     inside = _Inside(hand)
     keyspace: Keyspace = inside.keyspace
-    store = Store(clock=hand, at=keyspace, committed=inside.committed)
+    store = Store(clock=hand, at=keyspace, committed=inside.committed, queue=inside.queue)
 
     def build() -> Gateway:
         return build_server(store.services(), "127.0.0.1:0")

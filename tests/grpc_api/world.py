@@ -110,6 +110,7 @@ class Store:
     at: Keyspace | None = None
     #: Whatever is written, by whomever, the gateway of this process knows at its next call.
     committed: Committed = field(default_factory=Committed)
+    queue: MemoryQueue = field(default_factory=MemoryQueue)
 
     def __post_init__(self) -> None:
         self.keyspace = keyspace = self.at or MemoryKeyspace(now=lambda: self.clock.now)
@@ -117,7 +118,6 @@ class Store:
         self.outputs = OutputStore(keyspace)
         self.registry = AgentStore(keyspace)
         self.snapshots = SnapshotStore(keyspace)
-        self.queue = MemoryQueue()
         self.writes = WritePath(self.records, self.queue, committed=self.committed)
         self.registry.report_images(AGENT.engine_id, {"busybox:1": "sha256:1", "sha256:1": "sha256:1"})
 
@@ -141,20 +141,25 @@ class Store:
         """A task's record."""
         return self.records.task(task_id).task
 
-    def advance(self, task_id: TaskId, to: State, why: Reason | None = None) -> None:
+    def advance(self, task_id: TaskId, to: State, why: Reason | None = None, on: Agent = AGENT) -> None:
         """Take a task step by step to *to*, as control and an agent do; *why* it ends, if it does."""
         need = Need(demand=Demand(cpu_millis=1, memory_bytes=1))
         end = why or (Reason(Code.NORMAL) if to is State.FINISHED else Reason(Code.FAILED, "exit code 3"))
         exit = Exit(code=0) if to is State.FINISHED else Exit(code=3)
         steps: tuple[Callable[[Job, Task, datetime], Decision], ...] = (
-            lambda job, task, now: dispatched(job, task, AGENT, need, now, SPANS),
-            lambda job, task, now: claimed(job, task, AGENT.id, 1, now, SPANS),
+            lambda job, task, now: dispatched(job, task, on, need, now, SPANS),
+            lambda job, task, now: claimed(job, task, on.id, 1, now, SPANS),
             lambda job, task, now: running(job, task, 1, Address(ip="10.0.0.1"), now),
             lambda job, task, now: ended(job, task, end, now, exit=exit, number=1),
         )
         for step in steps[self.task(task_id).state : min(to, State.FINISHED)]:
             self.clock.now += timedelta(seconds=1)
             self.writes.on_task(task_id, step)
+
+    def end(self, task_id: TaskId, why: Reason, exit: Exit | None = None) -> None:
+        """Report the end of a task that an agent took."""
+        self.clock.now += timedelta(seconds=1)
+        self.writes.on_task(task_id, lambda job, task, now: ended(job, task, why, now, exit=exit, number=1))
 
     def settle(self, job_id: JobId) -> None:
         """End a job whose slots are over, as control does."""

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from tests.builders import START, agent
 from tests.service.process import PATIENCE, DiedError, Line, Run, Store
@@ -109,9 +109,10 @@ class Host:
         cores: int,
         slots: int,
         fence_after: timedelta,
+        room: Mapping[str, Any],
     ) -> None:
         plain = agent(name, engine=engine.facts().id)
-        capacity = replace(plain.capacity, cpu_millis=cores * 1_000, slots=slots)
+        capacity = replace(plain.capacity, cpu_millis=cores * 1_000, slots=slots, **room)
         self.id: AgentId = plain.id
         self.engine = engine
         self._fence_after = fence_after
@@ -268,8 +269,9 @@ class World:
         cores: int = 4,
         slots: int = 8,
         fence_after: timedelta = FENCE_AFTER,
+        **room: Any,
     ) -> Host:
-        """Start an agent, on an engine of its own unless one is given."""
+        """Start an agent, on an engine of its own unless one is given; *room* as in Capacity."""
         place = Host(
             self,
             name,
@@ -277,6 +279,7 @@ class World:
             cores=cores,
             slots=slots,
             fence_after=fence_after,
+            room=room,
         )
         self.hosts[place.id] = place
         place.beat()
