@@ -21,7 +21,6 @@ from tests.grpc_api.world import PATIENCE, Refused, Store
 from tests.grpc_api.world import descriptor as batch
 from tests.service.world import Host, Run
 from tests.service.world import World as Inside
-from titus_celery.adapters.keyspace import Keyspace
 from titus_celery.adapters.memory_executor import (
     MemoryExecutor,
     MemoryImage,
@@ -32,10 +31,13 @@ from titus_celery.adapters.memory_executor import (
 from titus_celery.adapters.memory_keyspace import MemoryKeyspace
 from titus_celery.core.model import Exit, JobId, TaskId
 from titus_celery.core.states import State
+from titus_celery.grpc.hub import OBSERVER_EVENTS_MAX
 from titus_celery.grpc.proto import titus_job_api_pb2 as pb
 from titus_celery.grpc.proto.titus_celery_v1_pb2_grpc import ObservationServiceStub, TaskOutputServiceStub
 from titus_celery.grpc.proto.titus_job_api_pb2_grpc import JobManagementServiceStub
 from titus_celery.grpc.server import Gateway, build_server
+from titus_celery.ports import ImageResolver
+from titus_celery.settings import Settings
 
 __all__ = ["Hand", "Loop", "Titus", "batch", "container", "service", "serving"]
 
@@ -45,6 +47,8 @@ IMAGE: Final = MemoryImage(id="sha256:1", names=("busybox:1", "app:1"), command=
 LOOK_STEP: Final = timedelta(seconds=4)
 #: From here on time passes at once, as it does while control is away.
 LONG: Final = timedelta(minutes=15)
+#: Looks after which something must have happened: some ten seconds.
+LOOKS_MAX: Final = 10_000
 
 
 class Hand(Bench, Protocol):
@@ -210,6 +214,14 @@ class Titus:
         self.inside.sweep()
         return self.task(id)
 
+    def until(self, condition: Callable[[], bool]) -> None:
+        """Let the gateway work until this holds; each look costs a call to it."""
+        for _ in range(LOOKS_MAX):
+            if condition():
+                return
+            self.jobs.FindJobs(pb.JobQuery(), timeout=PATIENCE)
+        raise AssertionError("it never became so")
+
     def over(self, id: JobId, state: State = State.FINISHED) -> None:
         """Bring every task of a job to its end, and the job."""
         self.store.finish(id, state)
@@ -237,14 +249,27 @@ def service(desired: int = 1, *, retries: int | None = None, **parts: Any) -> pb
 
 
 @contextmanager
-def serving(hand: Hand, loop: Loop) -> Iterator[Titus]:
+def serving(
+    hand: Hand,
+    loop: Loop,
+    *,
+    events_max: int = OBSERVER_EVENTS_MAX,
+    resolver: ImageResolver | None = None,
+    **settings: Any,
+) -> Iterator[Titus]:
     """An installation over this store; it is an error of its test if a call ended INTERNAL."""
     inside = _Inside(hand)
-    keyspace: Keyspace = inside.keyspace
-    store = Store(clock=hand, at=keyspace, committed=inside.committed, queue=inside.queue)
+    store = Store(
+        clock=hand,
+        at=inside.keyspace,
+        committed=inside.committed,
+        queue=inside.queue,
+        own=inside,
+        settings=Settings(**settings),
+    )
 
     def build() -> Gateway:
-        return build_server(store.services(), "127.0.0.1:0")
+        return build_server(store.services(resolver), "127.0.0.1:0", events_max=events_max)
 
     gateway: Gateway = loop.run(build)
     loop.run(gateway.start)

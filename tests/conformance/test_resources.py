@@ -146,14 +146,14 @@ def test_what_is_asked_for_is_reserved_where_the_task_runs(titus: Titus) -> None
     [({"disk": "2GB"}, "lacks disk"), ({"network": "200"}, "lacks network"), ({"gpu": "2"}, "lacks GPUs")],
 )
 def test_disk_network_and_gpus_are_reserved_too(titus: Titus, asked: dict[str, str], lacks: str) -> None:
-    titus.host(disk_bytes=1_000_000_000, network_mbps=100, gpus=("GPU-1",))
+    titus.host(room={"disk_bytes": 1_000_000_000, "network_mbps": 100, "gpus": ("GPU-1",)})
     id = titus.create(asking(**asked))
     titus.inside.sweep()
     assert lacks in titus.task(f"{id}-0-1").state.reason
 
 
 def test_a_gpu_is_one_tasks_at_a_time_and_told_to_the_engine_by_name(titus: Titus) -> None:
-    host = titus.host(gpus=("GPU-1", "GPU-2"))
+    host = titus.host(room={"gpus": ("GPU-1", "GPU-2")})
     for _ in range(2):
         titus.run(asking(gpu="1"))
     assert sorted(order.gpus for order in host.engine.orders) == [("GPU-1",), ("GPU-2",)]

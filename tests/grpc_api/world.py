@@ -45,6 +45,7 @@ from titus_celery.grpc.proto import titus_job_api_pb2 as pb
 from titus_celery.grpc.proto.titus_celery_v1_pb2_grpc import TaskOutputServiceStub
 from titus_celery.grpc.proto.titus_job_api_pb2_grpc import JobManagementServiceStub
 from titus_celery.grpc.server import Gateway, GatewayServices, build_server
+from titus_celery.ports import Clock as OwnClock
 from titus_celery.ports import ImageResolver
 from titus_celery.service.change import Committed, WritePath
 from titus_celery.service.feed import Feed
@@ -111,6 +112,9 @@ class Store:
     #: Whatever is written, by whomever, the gateway of this process knows at its next call.
     committed: Committed = field(default_factory=Committed)
     queue: MemoryQueue = field(default_factory=MemoryQueue)
+    #: The gateway's own clock.
+    own: OwnClock = field(default_factory=SystemClock)
+    settings: Settings = field(default_factory=Settings)
 
     def __post_init__(self) -> None:
         self.keyspace = keyspace = self.at or MemoryKeyspace(now=lambda: self.clock.now)
@@ -124,7 +128,7 @@ class Store:
     def jobs(self, resolver: ImageResolver | None = None) -> Jobs:
         """The use cases over this store."""
         resolver = resolver or InventoryResolver(self.registry)
-        return Jobs(self.records, self.writes, resolver, SystemIds(), Settings().limits(), SystemClock())
+        return Jobs(self.records, self.writes, resolver, SystemIds(), self.settings.limits(), self.own)
 
     def services(self, resolver: ImageResolver | None = None, feed: Feed | None = None) -> GatewayServices:
         """What a gateway over this store serves from."""
@@ -134,7 +138,7 @@ class Store:
             log=self.records,
             committed=self.committed,
             tails=Tails(self.records, self.outputs, block=BLOCK),
-            descriptor_bytes_max=Settings().descriptor_bytes_max,
+            descriptor_bytes_max=self.settings.descriptor_bytes_max,
         )
 
     def task(self, task_id: TaskId) -> Task:

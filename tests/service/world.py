@@ -24,13 +24,7 @@ from titus_celery.adapters.memory_queue import MemoryQueue
 from titus_celery.adapters.outputs import OutputStore
 from titus_celery.adapters.registry import AgentStore
 from titus_celery.core.decision import Command, Decision, Prove, RunTask, StopTask
-from titus_celery.core.descriptor import (
-    BatchSpec,
-    Container,
-    Image,
-    JobDescriptor,
-    RetryPolicy,
-)
+from titus_celery.core.descriptor import BatchSpec, Container, Image, JobDescriptor, RetryPolicy
 from titus_celery.core.engine import Phase
 from titus_celery.core.lifecycle import claimed
 from titus_celery.core.model import (
@@ -110,6 +104,7 @@ class Host:
         slots: int,
         fence_after: timedelta,
         room: Mapping[str, Any],
+        parts: Mapping[str, Any],
     ) -> None:
         plain = agent(name, engine=engine.facts().id)
         capacity = replace(plain.capacity, cpu_millis=cores * 1_000, slots=slots, **room)
@@ -117,7 +112,7 @@ class Host:
         self.engine = engine
         self._fence_after = fence_after
         promise = gone_after(LEASE, fence_after, GRACE)
-        self._plain: Agent = replace(plain, capacity=capacity, gone_after=promise)
+        self._plain: Agent = replace(plain, capacity=capacity, gone_after=promise, **parts)
         self._world = world
         self._starts = 0
         self.records = Store(world.keyspace)
@@ -269,9 +264,11 @@ class World:
         cores: int = 4,
         slots: int = 8,
         fence_after: timedelta = FENCE_AFTER,
-        **room: Any,
+        room: Mapping[str, Any] | None = None,
+        **parts: Any,
     ) -> Host:
-        """Start an agent, on an engine of its own unless one is given; *room* as in Capacity."""
+        """Start an agent, on an engine of its own unless one is given; *room* is as in Capacity, *parts*
+        are as in Agent."""
         place = Host(
             self,
             name,
@@ -279,7 +276,8 @@ class World:
             cores=cores,
             slots=slots,
             fence_after=fence_after,
-            room=room,
+            room=room or {},
+            parts=parts,
         )
         self.hosts[place.id] = place
         place.beat()
