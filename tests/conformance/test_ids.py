@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
-from collections.abc import Callable
 
 import pytest
 
-from tests.conformance.installation import Titus, batch, service
+from tests.conformance.installation import Titus, batch
+from tests.grpc_api.world import PATIENCE
+from titus_celery.adapters.celery_app import make_app
+from titus_celery.adapters.celery_queue import CeleryQueue
+from titus_celery.adapters.leases import LeaseStore
 from titus_celery.core.lifecycle import task_id
 from titus_celery.core.model import TaskId
 from titus_celery.core.reasons import Code, Reason
 from titus_celery.core.states import State
 from titus_celery.grpc.proto import titus_job_api_pb2 as pb
+from titus_celery.settings import Settings
 
 PLACE = {"agent.region", "agent.zone", "agent.host", "agent.instance", "agent.instanceId"}
 
@@ -46,6 +51,33 @@ def test_a_task_id_names_the_container_and_the_order_for_it(titus: Titus) -> Non
     assert order.task_id == f"{id}-0-1"
     host.carry(order).until(State.RUNNING)
     assert host.engine.look(task_id(id, 0, 1)) is not None
+
+
+def test_a_task_id_is_the_id_of_its_celery_message(titus: Titus, redis_url: str) -> None:
+    titus.host()
+    id = titus.create()
+    titus.inside.sweep()
+    (order,) = titus.inside.orders()
+    app = make_app(Settings(redis_url=redis_url))
+    CeleryQueue(app, LeaseStore(titus.hand.keyspace), "wake").send(order)
+    with app.connection_for_read() as connection:
+        message = connection.SimpleQueue("titus.agent.host-1").get(timeout=PATIENCE)
+        message.ack()
+    assert message.headers["id"] == f"{id}-0-1"
+    app.close()
+
+
+def test_lines_of_the_log_about_a_task_hold_its_id(titus: Titus, caplog: pytest.LogCaptureFixture) -> None:
+    host = titus.host()
+    id = titus.create()
+    titus.inside.sweep()
+    (order,) = titus.inside.orders()
+    host.carry(order).until(State.RUNNING)
+    # Another process of the agent gets the same order once more.
+    host.restart()
+    with caplog.at_level(logging.INFO, "titus_celery.service"):
+        host.carry(order).end()
+    assert [f"task {id}-0-1: " in line for line in caplog.messages] == [True]
 
 
 def test_each_task_tells_its_slot_its_original_and_which_attempt_it_is(titus: Titus) -> None:
@@ -104,9 +136,3 @@ def test_a_failed_task_tells_how_long_its_replacement_waits_and_until_then_alone
     assert titus.task(one).taskContext["task.retryDelay"] == "1000"
     titus.wait(1)
     assert "task.retryDelay" not in titus.task(one).taskContext
-
-
-@pytest.mark.parametrize("make", [batch, service], ids=["batch", "service"])
-def test_services_and_batch_jobs_tell_the_same(titus: Titus, make: Callable[[], pb.JobDescriptor]) -> None:
-    id = titus.create(make())
-    assert titus.task(f"{id}-0-1").taskContext["task.index"] == "0"

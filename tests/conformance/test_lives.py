@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from tests.conformance.installation import Titus, batch
+from tests.conformance.installation import Titus, batch, service
 from tests.grpc_api.world import AGENT, SPANS
 from titus_celery.core.lifecycle import claimed, running, task_id
 from titus_celery.core.model import NO_ADDRESS, Exit, JobId, TaskId
@@ -255,6 +255,9 @@ def test_a_doubled_order_makes_one_container(titus: Titus) -> None:
     (order,) = titus.inside.orders()
     host.carry(order).until(State.RUNNING)
     assert host.carry(order).end() is None
+    # Another process of the agent has not carried it itself.
+    host.restart()
+    assert host.carry(order).end() is None
     assert len(host.engine.orders) == 1
 
 
@@ -298,6 +301,16 @@ def test_what_is_starting_for_too_long_is_ended_by_its_agent(titus: Titus) -> No
     assert len(titus.inside.commands()) == 1
     assert titus.task(f"{id}-0-1").state.state == pb.STARTING
     assert str(titus.store.task(TaskId(f"{id}-0-1")).stop_for) == ("stuckInState: still STARTING after 720 s")
+
+
+def test_a_task_of_a_service_may_be_starting_for_five_minutes(titus: Titus) -> None:
+    id = titus.create(service())
+    titus.store.advance(TaskId(f"{id}-0-1"), State.STARTING)
+    titus.inside.commands()
+    titus.wait(299)
+    assert titus.inside.commands() == []
+    titus.wait(1)
+    assert len(titus.inside.commands()) == 1
 
 
 def test_what_an_agent_holds_that_is_silent_for_a_minute_after_its_lease_is_lost(titus: Titus) -> None:

@@ -156,14 +156,6 @@ def test_a_store_that_is_nearly_full_takes_nothing_new_and_lets_the_rest_end(tit
         assert titus.job(id).jobState.state == pb.FAILED
 
 
-def test_a_store_shows_whether_anything_was_written(titus: Titus) -> None:
-    """The whole suite compares it around each refusal."""
-    before = titus.hand.dump()
-    assert titus.hand.dump() == before
-    titus.create()
-    assert titus.hand.dump() != before
-
-
 @pytest.mark.parametrize("name", ["KillJob", "ObserveJob", "FindJob"])
 def test_an_empty_id_is_a_wrong_one(titus: Titus, name: str) -> None:
     titus.invalid(getattr(titus.jobs, name), pb.JobId(id=""), "id: is empty")

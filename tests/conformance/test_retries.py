@@ -320,10 +320,3 @@ def test_a_service_goes_on_while_one_of_its_slots_may(titus: Titus) -> None:
     titus.wait(60)
     assert attempts(titus, id) == ["0-1 FAILED", "1-1 QUEUED"]
     assert not State(titus.job(id).jobState.state).is_final
-
-
-def test_a_service_of_no_tasks_lives_on(titus: Titus) -> None:
-    id = titus.create(service(0))
-    titus.wait(60)
-    job = titus.job(id)
-    assert (job.jobState.state, len(job.tasks)) == (pb.QUEUED, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from google.protobuf.descriptor import FileDescriptor
@@ -14,9 +15,6 @@ from tests.contracts.stores import MemoryBench
 from tests.test_wire import CHOICES, ENUMS, MESSAGES, METHODS, _messages, _short, _table
 from titus_celery.grpc.proto import titus_job_api_pb2 as pb
 
-#: A wire client of another language would write the same bytes by hand.
-A_JOB_IN_BYTES = bytes.fromhex("0a0c") + b"\x0a\x03a@b\x12\x05c@d.e" + bytes.fromhex("1203") + b"app"
-
 
 @pytest.fixture(scope="module")
 def served(loop: Loop) -> Iterator[FileDescriptor]:
@@ -26,11 +24,6 @@ def served(loop: Loop) -> Iterator[FileDescriptor]:
         database = ProtoReflectionDescriptorDatabase(titus.channel)
         pool = DescriptorPool(database)
         yield pool.FindServiceByName("netflix.titus.JobManagementService").file
-
-
-def test_the_package_is_titus_and_it_is_proto3(served: FileDescriptor) -> None:
-    assert served.package == "netflix.titus"
-    assert "proto3" in served.serialized_pb.decode("utf-8", "replace")
 
 
 def test_the_service_has_its_21_methods(served: FileDescriptor) -> None:
@@ -79,6 +72,13 @@ def test_our_two_fields_have_the_next_free_numbers(served: FileDescriptor) -> No
     assert number("JobInstancesUpdate", "stageIndex") == 3
 
 
+def test_a_method_is_called_by_its_full_name(titus: Titus) -> None:
+    """By whatever client, in bytes."""
+    id = titus.create()
+    find: Any = titus.channel.unary_unary("/netflix.titus.JobManagementService/FindJob")
+    assert pb.Job.FromString(find(pb.JobId(id=id).SerializeToString())).id == id
+
+
 def test_what_is_ours_alone_is_in_a_package_of_our_own(titus: Titus) -> None:
     services = ProtoReflectionDescriptorDatabase(titus.channel).get_services()
     named = {name for name in services if not name.startswith("grpc.")}
@@ -87,13 +87,3 @@ def test_what_is_ours_alone_is_in_a_package_of_our_own(titus: Titus) -> None:
         "titus_celery.v1.ObservationService",
         "titus_celery.v1.TaskOutputService",
     }
-
-
-def test_bytes_that_somebody_wrote_by_hand_mean_what_they_say(titus: Titus) -> None:
-    told = pb.JobDescriptor.FromString(A_JOB_IN_BYTES)
-    assert (told.owner.ownerEmail, told.owner.teamEmail, told.appName) == ("a@b", "c@d.e", "app")
-    # The last of the types counts, as with any oneof.
-    both = pb.JobDescriptor()
-    both.batch.containerId = "main"
-    both.MergeFromString(b"\x3a\x00")
-    assert both.WhichOneof("jobSpec") == "service"
