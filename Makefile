@@ -38,8 +38,8 @@ format: venv ## put the code into shape
 protos: venv ## compile the .proto files
 	@$(BIN)/python scripts/protos.py
 
-mutants: venv ## break the core line by line and see that tests notice
-	@$(BIN)/python scripts/mutants.py
+mutants: venv ## break the rules one by one and see that tests notice (ARGS="--rules", ARGS="--rule A5.unset")
+	@$(BIN)/python scripts/mutants.py $(ARGS)
 
 bench: setup ## measure the time from submitting to running
 	@$(BIN)/python benchmarks/submit_to_running.py

@@ -1,8 +1,9 @@
 """Break the rules one at a time, in a copy, and see that a test notices each (`make mutants`).
 
-Two kinds of damage: one entry taken out of a table of rules, and one safeguard taken out of the code.
+Three kinds of damage: one entry taken out of a table of rules, one safeguard taken out of the code, and one
+rule of the conformance suite broken (`--rules`: these alone), for which only that rule's own test is run.
 A mutant that no test kills is a rule that nobody watches over. Exits with 1 if any survives, with 2
-if the mutants could not be tried: tests fail without damage, or a safeguard's text is gone.
+if the mutants could not be tried: tests fail without damage, or the text to be damaged is gone.
 """
 
 import argparse
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +25,16 @@ from typing import Final
 ROOT: Final = Path(__file__).resolve().parent.parent
 #: The safeguards that are taken out, with what stands in their place.
 SAFEGUARDS: Final = Path(__file__).with_name("safeguards.toml")
+#: The rules of the conformance suite, each with its test and with what breaks it.
+RULES: Final = ROOT / "tests" / "conformance" / "rules.toml"
 #: What a copy needs for the tests to run in it.
 COPIED: Final = ("titus_celery", "tests", "pyproject.toml")
 #: Copies, and so mutants tried at once.
 COPIES: Final = 2
 #: A mutant that goes round in circles is noticed too (seconds).
 PATIENCE: Final = 120
+#: How long all tests together may take without any damage (seconds).
+PATIENCE_INTACT: Final = 1_200
 
 #: Tables of rules: file, name, and the tests that must notice when a part of an entry goes.
 TABLES: Final = (
@@ -46,11 +51,11 @@ TABLES: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """One damaged file, and the tests that should fail for it."""
+    """Damaged files, and the tests that should fail for them."""
 
     name: str
-    file: str
-    source: str
+    #: The files by name, as they are then.
+    damage: Mapping[str, str]
     tests: tuple[str, ...]
 
 
@@ -80,9 +85,9 @@ def from_tables() -> Iterator[Mutant]:
             parts = elements_of(value)
             for part in parts:
                 name = f"{table}: {row} without {ast.unparse(part)}"
-                yield Mutant(name, file, cut(source, part, part), tests)
+                yield Mutant(name, {file: cut(source, part, part)}, tests)
             if not parts and not is_empty(value):
-                yield Mutant(f"{table}: without {row}", file, cut(source, key, value), tests)
+                yield Mutant(f"{table}: without {row}", {file: cut(source, key, value)}, tests)
 
 
 def table_of(module: ast.Module, name: str) -> ast.Dict:
@@ -127,13 +132,27 @@ def emptied(source: bytes) -> bytes:
 def from_safeguards() -> Iterator[Mutant]:
     """A mutant for each safeguard of the list."""
     for guard in tomllib.loads(SAFEGUARDS.read_text())["safeguard"]:
-        source = (ROOT / guard["file"]).read_text()
-        if (count := source.count(guard["old"])) != 1:
-            raise CannotTryError(
-                f"{guard['name']}: its text stands {count} times in {guard['file']}, not once"
-            )
-        damaged = source.replace(guard["old"], guard["new"])
-        yield Mutant(guard["name"], guard["file"], damaged, tuple(guard["tests"]))
+        yield Mutant(guard["name"], damaged(guard["name"], [guard]), tuple(guard["tests"]))
+
+
+def from_rules() -> Iterator[Mutant]:
+    """A mutant for each rule of the conformance suite that can be broken."""
+    for rule in tomllib.loads(RULES.read_text())["rule"]:
+        changes = rule.get("breaks") or [each for each in [rule.get("break")] if each]
+        if changes:
+            yield Mutant(rule["id"], damaged(rule["id"], changes), (rule["test"],))
+
+
+def damaged(name: str, changes: Iterable[Mapping[str, str]]) -> dict[str, str]:
+    """The files in which one text after the other gave way to another."""
+    files: dict[str, str] = {}
+    for change in changes:
+        file, old = change["file"], change["old"]
+        source = files.get(file) or (ROOT / file).read_text()
+        if (count := source.count(old)) != 1:
+            raise CannotTryError(f"{name}: its text stands {count} times in {file}, not once")
+        files[file] = source.replace(old, change["new"])
+    return files
 
 
 # ------------------------------------------------------------------------------------------ trying them
@@ -152,14 +171,14 @@ class Copy:
 
     def try_out(self, mutant: Mutant) -> Verdict:
         """Run the mutant's tests against it."""
-        intact = (self._place / mutant.file).read_text()
-        self._write(mutant.file, mutant.source)
+        intact = {file: (self._place / file).read_text() for file in mutant.damage}
+        self._write(mutant.damage)
         try:
             return Verdict(mutant, self.first_failure(mutant.tests))
         finally:
-            self._write(mutant.file, intact)
+            self._write(intact)
 
-    def first_failure(self, tests: tuple[str, ...]) -> str:
+    def first_failure(self, tests: tuple[str, ...], patience: int = PATIENCE) -> str:
         """The first of *tests* to fail here; "" if all pass."""
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", "not full"]
         try:
@@ -169,10 +188,10 @@ class Copy:
                 env={**os.environ, "PYTHONPATH": str(self._place)},
                 capture_output=True,
                 text=True,
-                timeout=PATIENCE,
+                timeout=patience,
             )
         except subprocess.TimeoutExpired:
-            return f"(took longer than {PATIENCE} s)"
+            return f"(took longer than {patience} s)"
         if done.returncode == 0:
             return ""
         found = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
@@ -181,12 +200,13 @@ class Copy:
             raise CannotTryError(f"pytest {' '.join(tests)}: {done.stdout[-2_000:]}{done.stderr[-2_000:]}")
         return found[1]
 
-    def _write(self, file: str, source: str) -> None:
-        path = self._place / file
-        path.write_text(source)
-        # Two writes within a second look alike to Python's cache.
-        for cached in path.parent.glob(f"__pycache__/{path.stem}.*"):
-            cached.unlink()
+    def _write(self, files: Mapping[str, str]) -> None:
+        for file, source in files.items():
+            path = self._place / file
+            path.write_text(source)
+            # Two writes within a second look alike to Python's cache.
+            for cached in path.parent.glob(f"__pycache__/{path.stem}.*"):
+                cached.unlink()
 
 
 def verdicts(mutants: list[Mutant], place: Path) -> Iterator[Verdict]:
@@ -196,7 +216,7 @@ def verdicts(mutants: list[Mutant], place: Path) -> Iterator[Verdict]:
         copies.put(Copy(place / str(number)))
     every_test = tuple(dict.fromkeys(test for mutant in mutants for test in mutant.tests))
     intact = copies.get()
-    if failure := intact.first_failure(every_test):
+    if failure := intact.first_failure(every_test, PATIENCE_INTACT):
         raise CannotTryError(f"{failure} fails without any damage")
     copies.put(intact)
 
@@ -215,11 +235,19 @@ def main() -> int:
     """Try all mutants, or those whose name holds the word that is given."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("word", nargs="?", default="", help="try only mutants whose name holds this")
-    word = parser.parse_args().word.lower()
+    parser.add_argument("--rules", action="store_true", help="try only the rules of the conformance suite")
+    parser.add_argument("--rule", metavar="ID", help="try only this rule")
+    wanted = parser.parse_args()
+    word = wanted.word.lower()
     survivors = 0
     try:
-        every = [*from_tables(), *from_safeguards()]
-        mutants = [mutant for mutant in every if word in mutant.name.lower()]
+        if wanted.rule:
+            mutants = [mutant for mutant in from_rules() if mutant.name == wanted.rule]
+        else:
+            others = () if wanted.rules else (*from_tables(), *from_safeguards())
+            mutants = [mutant for mutant in (*others, *from_rules()) if word in mutant.name.lower()]
+        if not mutants:
+            raise CannotTryError("none is called so")
         with tempfile.TemporaryDirectory(prefix="titus-mutants-") as place:
             for number, verdict in enumerate(verdicts(mutants, Path(place)), 1):
                 survivors += not verdict.killer

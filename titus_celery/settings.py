@@ -116,6 +116,8 @@ class Settings:
     service_tasks_max: int = 2_000
     #: Jobs that may be alive at once.
     jobs_max: int = 12_000
+    #: Bytes of a job's description as it is sent: more than all other limits of one together let through.
+    descriptor_bytes_max: int = 1_000_000
     #: Caps for one task (docs/semantics.md B2).
     cpu_max: int = 96
     memory_mb_max: int = 244_000

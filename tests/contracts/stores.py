@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -16,7 +16,16 @@ import redis
 
 from tests.builders import START
 from titus_celery.adapters.keys import Keys
-from titus_celery.adapters.keyspace import Delete, Keyspace, Kind, SetAdd, TextSet, Write
+from titus_celery.adapters.keyspace import (
+    Delete,
+    Keyspace,
+    Kind,
+    SetAdd,
+    TextSet,
+    Write,
+    from_ms,
+    to_ms,
+)
 from titus_celery.adapters.leases import LeaseStore
 from titus_celery.adapters.memory_keyspace import MemoryKeyspace
 from titus_celery.adapters.outputs import OutputStore
@@ -25,7 +34,16 @@ from titus_celery.adapters.redis_server import bundled_server
 from titus_celery.adapters.registry import AgentStore
 from titus_celery.adapters.store import RecordStore
 
-__all__ = ["DEBIAN_SERVER", "Bench", "MemoryBench", "RedisBench", "at_once", "nobody", "server_binary"]
+__all__ = [
+    "DEBIAN_SERVER",
+    "Bench",
+    "HandMovedRedisBench",
+    "MemoryBench",
+    "RedisBench",
+    "at_once",
+    "nobody",
+    "server_binary",
+]
 
 #: Where Debian's package puts its server.
 DEBIAN_SERVER: Final = Path("/usr/bin/redis-server")
@@ -89,8 +107,12 @@ class RedisBench:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.keyspace = RedisKeyspace(url, namespace=f"t{next(_numbers)}")
+        self.keyspace = self.new_keyspace(f"t{next(_numbers)}")
         self.raw: Any = redis.Redis.from_url(url)
+
+    def new_keyspace(self, namespace: str) -> RedisKeyspace:
+        """What the ports stand on."""
+        return RedisKeyspace(self.url, namespace)
 
     def close(self) -> None:
         self.keyspace.close()
@@ -124,6 +146,40 @@ class RedisBench:
             yield
         finally:
             self.raw.config_set("maxmemory", 0)
+
+
+class DatedByHand(RedisKeyspace):
+    """A keyspace on a real server that dates everything as *hand* says; only the ids of streams' entries
+    are the server's own, and they are compared with each other alone."""
+
+    def __init__(self, url: str, namespace: str, hand: Callable[[], datetime]) -> None:
+        super().__init__(url, namespace)
+        self._hand = hand
+
+    def now(self) -> datetime:
+        return from_ms(to_ms(self._hand()))
+
+    def hashes(self, keys: Sequence[str]) -> tuple[Sequence[Mapping[str, str]], datetime]:
+        return super().hashes(keys)[0], self.now()
+
+
+class HandMovedRedisBench(RedisBench):
+    """A store on a running server, whose time only moves by hand, as that of MemoryBench does."""
+
+    def __init__(self, url: str) -> None:
+        self.now = START
+        super().__init__(url)
+
+    def new_keyspace(self, namespace: str) -> RedisKeyspace:
+        return DatedByHand(self.url, namespace, lambda: self.now)
+
+    def let_pass(self, span: timedelta) -> None:
+        self.now += span
+        for key in self.raw.scan_iter(match=f"{{{self.keyspace.namespace}}}:*", count=1_000):
+            left = self.raw.pttl(key)
+            if left >= 0:
+                # What has less than that left expires now.
+                self.raw.pexpire(key, max(0, left - span // timedelta(milliseconds=1)))
 
 
 @dataclass

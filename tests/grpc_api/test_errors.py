@@ -153,7 +153,7 @@ async def test_every_violation_is_named_in_the_message_and_in_the_details(titus:
     assert all(f"{field}: {text}" in seen.details for field, text in violations(seen))
 
 
-@pytest.mark.parametrize("name", ["titus.x", "titus-\N{EURO SIGN}\n", "titus" + "long" * 5_000], ids=len)
+@pytest.mark.parametrize("name", ["titus.x", "titus-\N{EURO SIGN}\n", "titus" + "long" * 2_000], ids=len)
 @pytest.mark.parametrize("count", [1, 100])
 async def test_however_many_violations_the_reply_fits(titus: World, name: str, count: int) -> None:
     bad = descriptor(labels={f"{name}{number}": "" for number in range(count)})
@@ -166,7 +166,7 @@ async def test_however_many_violations_the_reply_fits(titus: World, name: str, c
         assert "more" in seen.details
         assert len(told) < count
     else:
-        assert len(told) == count + 1
+        assert len({field for field, _ in told}) == count + 1
 
 
 @pytest.mark.parametrize("text", ["x", "\N{SNOWMAN}", "\n", "%", "\0", "\\", "\ud800"], ids=ascii)
@@ -293,5 +293,5 @@ async def test_an_empty_id_is_an_invalid_argument_that_names_the_field(titus: Wo
 
 
 async def test_a_request_that_is_too_large_is_refused(titus: World) -> None:
-    seen = await refused(titus.jobs.CreateJob(descriptor(labels={"x": "x" * 5 * 2**20})))
+    seen = await refused(titus.jobs.CreateJob(descriptor(labels={"x": "x" * 17 * 2**20})))
     assert seen.code is grpc.StatusCode.RESOURCE_EXHAUSTED

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -16,6 +17,7 @@ from tests.grpc_api.world import BLOCK, PATIENCE, Store, World, descriptor, worl
 from titus_celery.adapters.keys import Keys
 from titus_celery.adapters.keyspace import Delete, Kind
 from titus_celery.core.decision import LogEntry
+from titus_celery.core.lifecycle import waiting
 from titus_celery.core.model import JobId, TaskId
 from titus_celery.core.states import State
 from titus_celery.errors import StoreUnavailable
@@ -23,7 +25,8 @@ from titus_celery.grpc.proto import titus_celery_v1_pb2 as v1
 from titus_celery.grpc.proto import titus_job_api_pb2 as pb
 from titus_celery.grpc.proto.titus_celery_v1_pb2_grpc import ObservationServiceStub
 from titus_celery.grpc.servicer import POSITION_KEY, RESUMED_KEY
-from titus_celery.ports import ChangeLog, Position
+from titus_celery.ports import ChangeLog, Position, is_before
+from titus_celery.service.change import WritePath
 from titus_celery.service.feed import Feed
 
 Stream = grpc.aio.UnaryStreamCall[Any, pb.JobChangeNotification]
@@ -306,3 +309,70 @@ async def test_whoever_asks_when_the_store_is_back_does_not_hear_that_it_was_awa
         await titus.jobs.FindJob(pb.JobId(id=id))
         log.is_away = False
         assert [job.id for job in (await asked).items] == [id]
+
+
+# ------------------------------------------------------------------------------------------ lagging
+
+
+class Lagging:
+    """A change log of which nothing new is heard while it is held."""
+
+    def __init__(self, inner: ChangeLog) -> None:
+        self._inner = inner
+        self._held_at: Position | None = None
+
+    def hold(self) -> None:
+        """From now on it seems that nothing happens."""
+        self._held_at = self._inner.end()
+
+    def let_go(self) -> None:
+        """What happened meanwhile is heard."""
+        self._held_at = None
+
+    def end(self) -> Position:
+        return self._inner.end()
+
+    def read(self, after: Position, limit: int, block: timedelta) -> Sequence[tuple[Position, LogEntry]]:
+        entries = self._inner.read(after, limit, block)
+        held = self._held_at
+        return [each for each in entries if held is None or not is_before(held, each[0])]
+
+
+@asynccontextmanager
+async def lagging() -> AsyncIterator[tuple[World, Lagging]]:
+    """A gateway that follows a log which can be held."""
+    store = Store()
+    log = Lagging(store.records)
+    async with world(store, feed=Feed(log, store.snapshots, block=BLOCK, retry_after=BLOCK)) as titus:
+        yield titus, log
+
+
+async def test_a_query_waits_for_what_was_written_through_its_gateway() -> None:
+    async with lagging() as (titus, log):
+        first = await titus.create()
+        await titus.jobs.FindJobs(pb.JobQuery())
+        log.hold()
+        second = await titus.create()
+        asked = asyncio.ensure_future(titus.jobs.FindJobs(pb.JobQuery()))
+        # The gateway has got it, and answers meanwhile what it need not know the jobs for.
+        assert await titus.jobs.KillJob(pb.JobId(id="nobody")).code() is grpc.StatusCode.NOT_FOUND
+        log.let_go()
+        assert {job.id for job in (await asked).items} == {first, second}
+
+
+async def test_a_stream_from_a_place_that_its_gateway_has_not_reached_yet_is_told_nothing_twice() -> None:
+    """As another gateway told of it, which was ahead."""
+    async with lagging() as (titus, log):
+        id = await titus.create(desired=2)
+        await titus.jobs.FindJobs(pb.JobQuery())
+        log.hold()
+        # Written by others, of which this gateway knows nothing.
+        others = WritePath(titus.store.records, titus.store.queue)
+        places = []
+        for slot in (0, 1):
+            others.on_task(TaskId(f"{id}-{slot}-1"), lambda job, task, now: waiting(task, "no room"))
+            places.append(titus.store.records.end())
+        stream = resumed(titus, places[0])
+        assert (await following(stream)).HasField("snapshotEnd")
+        log.let_go()
+        assert (await following(stream)).taskUdate.task.id == f"{id}-1-1"

@@ -7,12 +7,13 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 
 import grpc.aio
 import pytest
 
 from titus_celery.adapters.inventory_resolver import InventoryResolver
+from titus_celery.adapters.keyspace import Keyspace
 from titus_celery.adapters.memory_keyspace import MemoryKeyspace
 from titus_celery.adapters.memory_queue import MemoryQueue
 from titus_celery.adapters.outputs import OutputStore
@@ -44,6 +45,7 @@ from titus_celery.grpc.proto import titus_job_api_pb2 as pb
 from titus_celery.grpc.proto.titus_celery_v1_pb2_grpc import TaskOutputServiceStub
 from titus_celery.grpc.proto.titus_job_api_pb2_grpc import JobManagementServiceStub
 from titus_celery.grpc.server import Gateway, GatewayServices, build_server
+from titus_celery.ports import Clock as OwnClock
 from titus_celery.ports import ImageResolver
 from titus_celery.service.change import Committed, WritePath
 from titus_celery.service.feed import Feed
@@ -87,38 +89,46 @@ def descriptor(desired: int = 1, **changes: Any) -> pb.JobDescriptor:
     return pb.JobDescriptor(**{**fields, **changes})
 
 
+class Timed(Protocol):
+    """Whatever has a time that a test can move."""
+
+    now: datetime
+
+
 @dataclass
 class Clock:
     """The store's time, which moves when a test says so."""
 
     now: datetime = NOON
 
-    def __call__(self) -> datetime:
-        return self.now
-
 
 @dataclass
 class Store:
     """What lies behind the gateway, and what control and agents would do to it."""
 
-    clock: Clock = field(default_factory=Clock)
+    clock: Timed = field(default_factory=Clock)
+    #: None: one in memory, with the clock's time.
+    at: Keyspace | None = None
+    #: Whatever is written, by whomever, the gateway of this process knows at its next call.
+    committed: Committed = field(default_factory=Committed)
+    queue: MemoryQueue = field(default_factory=MemoryQueue)
+    #: The gateway's own clock.
+    own: OwnClock = field(default_factory=SystemClock)
+    settings: Settings = field(default_factory=Settings)
 
     def __post_init__(self) -> None:
-        self.keyspace = keyspace = MemoryKeyspace(now=self.clock)
+        self.keyspace = keyspace = self.at or MemoryKeyspace(now=lambda: self.clock.now)
         self.records = RecordStore(keyspace)
         self.outputs = OutputStore(keyspace)
         self.registry = AgentStore(keyspace)
         self.snapshots = SnapshotStore(keyspace)
-        self.queue = MemoryQueue()
-        #: Whatever is written here, by whomever, the gateway of this process knows at its next call.
-        self.committed = Committed()
         self.writes = WritePath(self.records, self.queue, committed=self.committed)
         self.registry.report_images(AGENT.engine_id, {"busybox:1": "sha256:1", "sha256:1": "sha256:1"})
 
     def jobs(self, resolver: ImageResolver | None = None) -> Jobs:
         """The use cases over this store."""
         resolver = resolver or InventoryResolver(self.registry)
-        return Jobs(self.records, self.writes, resolver, SystemIds(), Settings().limits(), SystemClock())
+        return Jobs(self.records, self.writes, resolver, SystemIds(), self.settings.limits(), self.own)
 
     def services(self, resolver: ImageResolver | None = None, feed: Feed | None = None) -> GatewayServices:
         """What a gateway over this store serves from."""
@@ -128,26 +138,32 @@ class Store:
             log=self.records,
             committed=self.committed,
             tails=Tails(self.records, self.outputs, block=BLOCK),
+            descriptor_bytes_max=self.settings.descriptor_bytes_max,
         )
 
     def task(self, task_id: TaskId) -> Task:
         """A task's record."""
         return self.records.task(task_id).task
 
-    def advance(self, task_id: TaskId, to: State) -> None:
-        """Take a task step by step to *to*, as control and an agent do."""
+    def advance(self, task_id: TaskId, to: State, why: Reason | None = None, on: Agent = AGENT) -> None:
+        """Take a task step by step to *to*, as control and an agent do; *why* it ends, if it does."""
         need = Need(demand=Demand(cpu_millis=1, memory_bytes=1))
-        end = Reason(Code.NORMAL) if to is State.FINISHED else Reason(Code.FAILED, "exit code 3")
+        end = why or (Reason(Code.NORMAL) if to is State.FINISHED else Reason(Code.FAILED, "exit code 3"))
         exit = Exit(code=0) if to is State.FINISHED else Exit(code=3)
         steps: tuple[Callable[[Job, Task, datetime], Decision], ...] = (
-            lambda job, task, now: dispatched(job, task, AGENT, need, now, SPANS),
-            lambda job, task, now: claimed(job, task, AGENT.id, 1, now, SPANS),
+            lambda job, task, now: dispatched(job, task, on, need, now, SPANS),
+            lambda job, task, now: claimed(job, task, on.id, 1, now, SPANS),
             lambda job, task, now: running(job, task, 1, Address(ip="10.0.0.1"), now),
             lambda job, task, now: ended(job, task, end, now, exit=exit, number=1),
         )
         for step in steps[self.task(task_id).state : min(to, State.FINISHED)]:
             self.clock.now += timedelta(seconds=1)
             self.writes.on_task(task_id, step)
+
+    def end(self, task_id: TaskId, why: Reason, exit: Exit | None = None) -> None:
+        """Report the end of a task that an agent took."""
+        self.clock.now += timedelta(seconds=1)
+        self.writes.on_task(task_id, lambda job, task, now: ended(job, task, why, now, exit=exit, number=1))
 
     def settle(self, job_id: JobId) -> None:
         """End a job whose slots are over, as control does."""

@@ -13,7 +13,7 @@ from titus_celery.core.decision import Change
 from titus_celery.core.model import Task, TaskId
 from titus_celery.core.states import State
 from titus_celery.errors import StoreUnavailable
-from titus_celery.ports import TaskView
+from titus_celery.ports import Position, TaskView
 
 __all__ = ["PATIENCE", "DiedError", "Line", "Run", "Store"]
 
@@ -46,7 +46,7 @@ class Store(RecordStore):
             raise DiedError
         return super().task(task_id)
 
-    def commit(self, change: Change) -> None:
+    def commit(self, change: Change) -> Position | None:
         """Commit, after the test had its say; what it commits itself passes freely."""
         if self.is_dead:
             raise DiedError
@@ -56,9 +56,10 @@ class Store(RecordStore):
                 self.before_commit(change)
             finally:
                 self._is_at_the_door = False
-        super().commit(change)
+        position = super().commit(change)
         if self.after_commit is not None:
             self.after_commit(change)
+        return position
 
 
 class Line:

@@ -119,7 +119,7 @@ def test_an_image_that_only_one_engine_has_binds_its_tasks_to_it() -> None:
 
 def test_each_gpu_is_one_tasks_and_named_in_its_order() -> None:
     world = World()
-    world.host(gpus=("gpu-a", "gpu-b", "gpu-c"))
+    world.host(room={"gpus": ("gpu-a", "gpu-b", "gpu-c")})
     id = world.create(wanting(2, gpu="2"))
     world.sweep()
     (order,) = world.orders()
@@ -164,7 +164,7 @@ def test_a_disk_that_cannot_be_measured_now_ends_nothing() -> None:
 @pytest.mark.parametrize("kind", ["disk", "network"])
 def test_what_an_operator_gave_a_host_is_not_overbooked(kind: str) -> None:
     world = World()
-    world.host(disk_bytes=10**9, network_mbps=1_000)
+    world.host(room={"disk_bytes": 10**9, "network_mbps": 1_000})
     asked = {"disk": wanting(2, disk="600MB"), "network": wanting(2, network="600Mbps")}
     id = world.create(asked[kind])
     world.sweep()

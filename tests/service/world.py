@@ -24,16 +24,8 @@ from titus_celery.adapters.memory_queue import MemoryQueue
 from titus_celery.adapters.outputs import OutputStore
 from titus_celery.adapters.registry import AgentStore
 from titus_celery.core.decision import Command, Decision, Prove, RunTask, StopTask
-from titus_celery.core.descriptor import (
-    BatchSpec,
-    Container,
-    Image,
-    JobDescriptor,
-    RetryPolicy,
-)
-from titus_celery.core.engine import (
-    Phase,
-)
+from titus_celery.core.descriptor import BatchSpec, Container, Image, JobDescriptor, RetryPolicy
+from titus_celery.core.engine import Phase
 from titus_celery.core.lifecycle import claimed
 from titus_celery.core.model import (
     Agent,
@@ -46,11 +38,9 @@ from titus_celery.core.model import (
     TaskId,
 )
 from titus_celery.core.states import State
-from titus_celery.ports import (
-    ImageResolver,
-)
+from titus_celery.ports import ImageResolver
 from titus_celery.service.agent import AgentLife, Periods
-from titus_celery.service.change import WritePath
+from titus_celery.service.change import Committed, WritePath
 from titus_celery.service.jobs import Jobs
 from titus_celery.service.lease import Lease, gone_after
 from titus_celery.service.runs import Runs
@@ -113,15 +103,16 @@ class Host:
         cores: int,
         slots: int,
         fence_after: timedelta,
-        more: Mapping[str, Any],
+        room: Mapping[str, Any],
+        parts: Mapping[str, Any],
     ) -> None:
         plain = agent(name, engine=engine.facts().id)
-        capacity = replace(plain.capacity, cpu_millis=cores * 1_000, slots=slots, **more)
+        capacity = replace(plain.capacity, cpu_millis=cores * 1_000, slots=slots, **room)
         self.id: AgentId = plain.id
         self.engine = engine
         self._fence_after = fence_after
         promise = gone_after(LEASE, fence_after, GRACE)
-        self._plain: Agent = replace(plain, capacity=capacity, gone_after=promise)
+        self._plain: Agent = replace(plain, capacity=capacity, gone_after=promise, **parts)
         self._world = world
         self._starts = 0
         self.records = Store(world.keyspace)
@@ -149,7 +140,7 @@ class Host:
         line = cast(Keyspace, self.line)
         self.records, registry = Store(line), AgentStore(line)
         self.lease = Lease(world, LEASE, self._fence_after)
-        self.writes = WritePath(self.records, world.queue, self.lease.holding)
+        self.writes = WritePath(self.records, world.queue, self.lease.holding, world.committed)
         tools = Tools(
             agent=me,
             installation=world.records.installation(),
@@ -225,13 +216,15 @@ class World:
         self.passed = timedelta(0)
         #: Names of the processes that are dead, as everybody on their machines can see.
         self.dead: set[str] = set()
-        keyspace = MemoryKeyspace(now=lambda: self.now, undo_max=undo_max)
+        keyspace = self.new_keyspace(undo_max)
         self.keyspace = keyspace
         self.records = Store(keyspace)
         self.registry = AgentStore(keyspace)
         self.outputs = OutputStore(keyspace)
         self.queue = MemoryQueue(receiver)
-        self.writes = WritePath(self.records, self.queue)
+        #: Told of each commit, whoever made it.
+        self.committed = Committed()
+        self.writes = WritePath(self.records, self.queue, committed=self.committed)
         self.jobs = Jobs(
             self.records,
             self.writes,
@@ -244,6 +237,10 @@ class World:
         self.hosts: dict[AgentId, Host] = {}
 
     # -------------------------------------------------------------------------------------- what there is
+
+    def new_keyspace(self, undo_max: int) -> MemoryKeyspace:
+        """Where everything is stored."""
+        return MemoryKeyspace(now=lambda: self.now, undo_max=undo_max)
 
     def new_control(self) -> Sweep:
         """Another control process, which has looked at the store once."""
@@ -267,9 +264,11 @@ class World:
         cores: int = 4,
         slots: int = 8,
         fence_after: timedelta = FENCE_AFTER,
-        **more: Any,
+        room: Mapping[str, Any] | None = None,
+        **parts: Any,
     ) -> Host:
-        """Start an agent, on an engine of its own unless one is given; *more* of what its host has."""
+        """Start an agent, on an engine of its own unless one is given; *room* is as in Capacity, *parts*
+        are as in Agent."""
         place = Host(
             self,
             name,
@@ -277,7 +276,8 @@ class World:
             cores=cores,
             slots=slots,
             fence_after=fence_after,
-            more=more,
+            room=room or {},
+            parts=parts,
         )
         self.hosts[place.id] = place
         place.beat()

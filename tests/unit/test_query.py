@@ -122,6 +122,11 @@ def test_jobs_that_are_over_are_meant_only_by_an_end() -> None:
     assert not criteria({"taskStates": "RUNNING"}).wants_ended_tasks
 
 
+def test_more_criteria_than_anybody_means_are_refused() -> None:
+    with pytest.raises(InvalidRequest, match="has 101 criteria; the most is 100"):
+        criteria({f"labels.{number}": "" for number in range(101)})
+
+
 @pytest.mark.parametrize(
     ("wanted", "fields"),
     [
@@ -135,7 +140,8 @@ def test_jobs_that_are_over_are_meant_only_by_an_end() -> None:
         ({"jobType": "x", "jobState": "y"}, ["jobType", "jobState"]),
         ({"appName": "a", "applicationName": "b"}, ["applicationName"]),
         ({"jobIds": ",".join(map(str, range(1_001)))}, ["jobIds"]),
-        ({"appName": "x" * 65_537}, ["appName"]),
+        ({"labels": ",".join(map(str, range(1_001)))}, ["labels"]),
+        ({"appName": "x" * 65_530}, ["appName"]),
     ],
 )
 def test_what_cannot_be_asked_is_refused_by_name(wanted: dict[str, str], fields: list[str]) -> None:

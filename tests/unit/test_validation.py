@@ -9,6 +9,7 @@ from typing import Final
 import pytest
 
 from tests.unit.descriptors import (
+    BATCH,
     CONTAINER,
     VALID,
     found,
@@ -76,6 +77,12 @@ def test_nothing_is_wrong_with(name: str) -> None:
 
 # ------------------------------------------------------------------------------------------ each rule
 
+#: More entries than a map may have.
+MANY: Final = {f"x{number}": "" for number in range(1_001)}
+MANY_TEXT: Final = "has 1001 entries; the most is 1000"
+LONG: Final = "x" * 257
+LONG_TEXT: Final = "has 257 characters; the most is 256"
+
 RULES: Final[list[tuple[JobDescriptor, str, str]]] = [
     (with_owner(owner_email=""), "owner.ownerEmail", "is empty and the caller's e-mail is not known"),
     (with_owner(team_email="  "), "owner.teamEmail", "is empty and the caller's e-mail is not known"),
@@ -85,6 +92,38 @@ RULES: Final[list[tuple[JobDescriptor, str, str]]] = [
     (replace(VALID, labels={" ": "x"}), "labels", "a label needs a name"),
     (replace(VALID, labels={"titus": ""}), "labels[titus]", "names that start with 'titus' are reserved"),
     (replace(VALID, labels={"TiTus.x": ""}), "labels[TiTus.x]", "names that start with 'titus' are reserved"),
+    (replace(VALID, labels=MANY), "labels", MANY_TEXT),
+    (replace(VALID, labels={LONG: ""}), f"labels[{LONG}]", LONG_TEXT),
+    (replace(VALID, labels={"x": "x" * 2**15}), "labels", "has 32769 bytes; the most is 32768"),
+    (replace(VALID, labels={"a\nb": ""}), "labels[a\nb]", "holds characters that cannot be shown"),
+    (with_container(env=MANY), "containers[main].env", MANY_TEXT),
+    (with_container(parameters=MANY), "containers[main].parameters", MANY_TEXT),
+    (
+        with_container(resources={**CONTAINER.resources, **MANY}),
+        "containers[main].resources",
+        "has 1003 entries; the most is 1000",
+    ),
+    (with_container(security_profile=MANY), "containers[main].securityProfile", MANY_TEXT),
+    (
+        with_container(security_profile={"iamProfile": "a\0b"}),
+        "containers[main].securityProfile[iamProfile]",
+        "holds characters that cannot be shown",
+    ),
+    (
+        with_resources(colour="re\nd"),
+        "containers[main].resources[colour]",
+        "holds characters that cannot be shown",
+    ),
+    (
+        with_container(hard_constraints=Constraints(constraints=dict.fromkeys(list(MANY)[:33], ""))),
+        "containers[main].hardConstraints.constraints",
+        "has 33 entries; the most is 32",
+    ),
+    (
+        replace(VALID, spec=replace(BATCH, container_id=LONG), containers={LONG: CONTAINER}),
+        "containers",
+        LONG_TEXT,
+    ),
     (with_batch(desired=0), "batch.instances.desired", "0 is not within 1 and 1000"),
     (with_batch(desired=1_001), "batch.instances.desired", "1001 is not within 1 and 1000"),
     (
@@ -222,7 +261,7 @@ RULES: Final[list[tuple[JobDescriptor, str, str]]] = [
     (
         with_container(env={"A\0": "x"}),
         "containers[main].env[A\0]",
-        "is not a name for an environment variable",
+        "holds characters that cannot be shown",
     ),
     (with_container(env={"A": "x\0"}), "containers[main].env[A]", "holds a NUL character"),
     (

@@ -34,6 +34,8 @@ _NAMES: Final[Mapping[str, str]] = MappingProxyType(
 )
 #: Those that are a switch; the others take the name of something.
 _SWITCHES: Final = frozenset({_ZONE_BALANCE, _UNIQUE_HOST, _EXCLUSIVE_HOST})
+#: Constraints of one container, soft or hard: there are fewer that differ.
+GIVEN_MAX: Final = 32
 #: Characters of a name: as long as names of hosts can be.
 _NAME_MAX: Final = 255
 
@@ -74,6 +76,10 @@ def check(path: str, soft: Constraints, hard: Constraints) -> Iterator[Violation
     for field, given in (("softConstraints", soft), ("hardConstraints", hard)):
         if given.expression:
             yield Violation(f"{path}.{field}.expression", "expressions are not supported; use constraints")
+        if len(given.constraints) > GIVEN_MAX:
+            most = f"has {len(given.constraints)} entries; the most is {GIVEN_MAX}"
+            yield Violation(f"{path}.{field}.constraints", most)
+            continue
         for name, text in given.constraints.items():
             why = _fault(name.strip().lower(), text.strip())
             if why:

@@ -14,17 +14,15 @@ from typing import Final
 
 from titus_celery.core import constraints, parameters, resources
 from titus_celery.core.descriptor import Container, Image
+from titus_celery.core.texts import check_map
 from titus_celery.errors import Violation
 
-__all__ = ["MAP_BYTES_MAX", "ContainerLimits", "check", "command_of", "effective", "sizes"]
+__all__ = ["ContainerLimits", "check", "command_of", "effective"]
 
 #: Keys and values of all environment variables plus two bytes each: what an exec can carry safely.
 ENV_BYTES_MAX: Final = 32 * 1024
 #: Entry point, and command, together with its separators: same reason.
 COMMAND_BYTES_MAX: Final = 16 * 1024
-#: All keys and values of one map of texts; every transition of a task reads its job, so this is
-#: part of what each costs.
-MAP_BYTES_MAX: Final = 32 * 1024
 #: The engine refuses containers with less (bytes).
 MEMORY_MIN: Final = 6 * 2**20
 #: The engine cannot grant less than a hundredth of a core.
@@ -81,20 +79,13 @@ def check(path: str, container: Container, limits: ContainerLimits) -> Iterator[
     """Everything wrong with an *effective* container."""
     yield from _image(f"{path}.image", container.image)
     yield from _resources(f"{path}.resources", container.resources, limits)
-    yield from sizes(f"{path}.resources", container.resources)
+    yield from _shown(f"{path}.resources", container.resources)
     yield from _security(f"{path}.securityProfile", container.security_profile)
     yield from _texts(path, container)
     yield from _env(f"{path}.env", container.env)
     yield from parameters.check(f"{path}.parameters", container, limits.volumes)
-    yield from sizes(f"{path}.parameters", container.parameters)
+    yield from check_map(f"{path}.parameters", container.parameters)
     yield from constraints.check(path, container.soft_constraints, container.hard_constraints)
-
-
-def sizes(path: str, texts: Mapping[str, str]) -> Iterator[Violation]:
-    """A violation if the map takes more than it may."""
-    size = sum(len(key.encode()) + len(value.encode()) for key, value in texts.items())
-    if size > MAP_BYTES_MAX:
-        yield Violation(path, f"has {size} bytes; the most is {MAP_BYTES_MAX}")
 
 
 def command_of(container: Container) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -183,7 +174,7 @@ def _out_of(bounds: _Bounds, text: str) -> str:
 
 
 def _security(path: str, profile: Mapping[str, str]) -> Iterator[Violation]:
-    yield from sizes(path, profile)
+    yield from _shown(path, profile)
     for group in filter(None, (each.strip() for each in profile.get(_GROUPS, "").split(","))):
         if not _GROUP.fullmatch(group):
             yield Violation(f"{path}[{_GROUPS}]", f"{group[:64]!r} is not a security group such as sg-1")
@@ -192,11 +183,21 @@ def _security(path: str, profile: Mapping[str, str]) -> Iterator[Violation]:
             yield Violation(f"{path}[{name}]", "holds a blank")
 
 
+def _shown(path: str, texts: Mapping[str, str]) -> Iterator[Violation]:
+    """What is wrong with a map whose values become labels of the container, or its environment."""
+    yield from check_map(path, texts)
+    for name, value in texts.items():
+        if not value.isprintable():
+            yield Violation(f"{path}[{name}]", "holds characters that cannot be shown")
+
+
 def _texts(path: str, container: Container) -> Iterator[Violation]:
     for field, parts in (("entryPoint", container.entry_point), ("command", container.command)):
         size = sum(len(part.encode()) + 1 for part in parts)
         if size > COMMAND_BYTES_MAX:
             yield Violation(f"{path}.{field}", f"has {size} bytes; the most is {COMMAND_BYTES_MAX}")
+            # What is so long is not looked into any more.
+            return
         if any("\0" in part for part in parts):
             yield Violation(f"{path}.{field}", "holds a NUL character")
     try:
@@ -206,11 +207,9 @@ def _texts(path: str, container: Container) -> Iterator[Violation]:
 
 
 def _env(path: str, env: Mapping[str, str]) -> Iterator[Violation]:
-    size = sum(len(key.encode()) + len(value.encode()) + 2 for key, value in env.items())
-    if size > ENV_BYTES_MAX:
-        yield Violation(path, f"has {size} bytes; the most is {ENV_BYTES_MAX}")
+    yield from check_map(path, env, bytes_max=ENV_BYTES_MAX, each=2)
     for key, value in env.items():
-        if not key or "=" in key or "\0" in key:
+        if not key or "=" in key:
             yield Violation(f"{path}[{key}]", "is not a name for an environment variable")
         elif "\0" in value:
             yield Violation(f"{path}[{key}]", "holds a NUL character")

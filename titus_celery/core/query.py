@@ -19,9 +19,11 @@ from titus_celery.errors import InvalidRequest, Violation
 
 __all__ = ["Criteria", "JobType", "criteria", "image_parts", "terms_of", "type_of"]
 
-#: Ids in one criterion, and values of one label: each is looked up.
+#: Criteria of one query: far more than there are that differ, but for labels.
+CRITERIA_MAX: Final = 100
+#: Ids in one criterion, and labels in one: each is looked up.
 VALUES_MAX: Final = 1_000
-#: Characters of one criterion: as many as VALUES_MAX ids of tasks take.
+#: Characters of one criterion and its name: as many as VALUES_MAX ids of tasks take.
 TEXT_MAX: Final = 64 * 1024
 
 _T = TypeVar("_T")
@@ -109,6 +111,9 @@ def image_parts(name: str) -> tuple[str, str]:
 
 def criteria(given: Mapping[str, str]) -> Criteria:
     """What *given* asks for; InvalidRequest names every criterion that is unknown or cannot be read."""
+    if len(given) > CRITERIA_MAX:
+        most = f"has {len(given)} criteria; the most is {CRITERIA_MAX}"
+        raise InvalidRequest([Violation("fiterlingCriteria", most)])
     found: list[Violation] = []
     texts: dict[str, str] = {}
     for name, text in given.items():
@@ -117,8 +122,8 @@ def criteria(given: Mapping[str, str]) -> Criteria:
             known = _LABEL_PREFIX + known.partition(".")[2]
         if not _is_known(known):
             found.append(Violation(_path(name), f"is unknown; there are {', '.join(_NAMES)}"))
-        elif len(text) > TEXT_MAX:
-            found.append(Violation(_path(name), f"has {len(text)} characters; the most is {TEXT_MAX}"))
+        elif (size := len(name) + len(text)) > TEXT_MAX:
+            found.append(Violation(_path(name), f"has {size} characters; the most is {TEXT_MAX}"))
         elif known in texts:
             found.append(Violation(_path(name), f"means the same as {known}, which is there, too"))
         elif text.strip() or known.startswith(_LABEL_PREFIX):
@@ -175,6 +180,7 @@ def _read(texts: Mapping[str, str]) -> Criteria:
     kind, state = read("jobType", _job_type), read("jobState", _state)
     states = read("taskStates", _states)
     read("capacityGroup", str)
+    read("labels", _listed)
     labels = read(_OPERATOR, _operator) or "and"
     terms = [frozenset({f"{name}={texts[name]}"}) for name in _EXACT if name in texts]
     if clusters:

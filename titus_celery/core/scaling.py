@@ -14,6 +14,7 @@ from decimal import Decimal
 from typing import Final
 
 from titus_celery.core.descriptor import ScalingPolicy
+from titus_celery.core.texts import check_map
 from titus_celery.errors import Violation
 
 __all__ = ["POLICIES_MAX", "Action", "Comparison", "action", "check", "condition"]
@@ -86,6 +87,7 @@ def check(path: str, policies: Sequence[ScalingPolicy]) -> Iterator[Violation]:
                 read(text)
             except ValueError as error:
                 yield Violation(f"{path}[{number}].{field}", str(error))
+        yield from check_map(f"{path}[{number}].labels", policy.labels)
         if policy.duration > DURATION_MAX:
             yield Violation(f"{path}[{number}].durationSecs", f"is over {DURATION_MAX.days} days")
 

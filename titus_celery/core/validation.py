@@ -23,14 +23,13 @@ from titus_celery.core.descriptor import (
     ServiceSpec,
 )
 from titus_celery.core.model import Caller
+from titus_celery.core.texts import check_map, check_name
 from titus_celery.errors import Unsupported, Violation
 
 __all__ = ["INSTANCES_MAX", "Limits", "check", "check_instances", "effective", "with_bounds"]
 
 #: What an application is called that says nothing.
 _APP_NAMES: Final[Mapping[type[JobSpec], str]] = {BatchSpec: "batchJob", ServiceSpec: "serviceJob"}
-#: Names are shown in tables and searched for.
-NAME_CHARACTERS_MAX: Final = 256
 #: The upper bound of a service that names none.
 INSTANCES_MAX: Final = 2**31 - 1
 
@@ -136,15 +135,13 @@ def _names(job: JobDescriptor) -> Iterator[Violation]:
         ("jobGroupInfo.stack", group.stack),
         ("jobGroupInfo.detail", group.detail),
         ("jobGroupInfo.sequence", group.sequence),
+        *(("containers", name) for name in job.containers),
     ):
-        if len(text) > NAME_CHARACTERS_MAX:
-            yield Violation(field, f"has {len(text)} characters; the most is {NAME_CHARACTERS_MAX}")
-        elif not text.isprintable():
-            yield Violation(field, "holds characters that cannot be shown")
+        yield from check_name(field, text)
 
 
 def _labels(labels: Mapping[str, str]) -> Iterator[Violation]:
-    yield from containers.sizes("labels", labels)
+    yield from check_map("labels", labels)
     for key in labels:
         if not key.strip():
             yield Violation("labels", "a label needs a name")

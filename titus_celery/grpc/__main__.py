@@ -39,13 +39,15 @@ async def _serve() -> None:
 
 def process_services() -> GatewayServices:
     """What this process's gateway serves from."""
-    parts = bootstrap.gateway(bootstrap.process_settings(), bootstrap.process_app())
+    settings = bootstrap.process_settings()
+    parts = bootstrap.gateway(settings, bootstrap.process_app())
     return GatewayServices(
         jobs=parts.jobs,
         feed=Feed(parts.log, parts.snapshots),
         log=parts.log,
         committed=parts.committed,
         tails=Tails(parts.records, parts.outputs),
+        descriptor_bytes_max=settings.descriptor_bytes_max,
     )
 
 

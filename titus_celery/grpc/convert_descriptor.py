@@ -6,7 +6,9 @@ one reply can name everything that is wrong. Refused here is only what the model
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
+from types import MappingProxyType
 from typing import Final, TypedDict
 
 from titus_celery.core.descriptor import (
@@ -41,6 +43,9 @@ __all__ = [
 #: timedelta can, and an instant plus a duration has to stay an instant.
 LONGEST: Final = timedelta(days=36_525)
 
+#: Whose jobs the built-in clusters hold.
+_BUILT_IN: Final[Mapping[str, str]] = MappingProxyType({BATCH_CLUSTER: "batch", SERVICE_CLUSTER: "service"})
+
 #: The largest number of a uint32 and of a uint64 field.
 _UINT32_MAX: Final = 2**32 - 1
 _UINT64_MAX: Final = 2**64 - 1
@@ -55,12 +60,15 @@ _MILLISECOND: Final = timedelta(milliseconds=1)
 def descriptor_from_pb(message: pb.JobDescriptor) -> JobDescriptor:
     """The job that *message* describes; nothing is filled in, nothing is checked.
 
-    InvalidRequest if it has no job spec, Unsupported if it is a Mantis job or is to join another
-    cluster than the built-in one (docs/semantics.md A2). Durations beyond `LONGEST` count as that.
+    InvalidRequest if it has no job spec or is to join the built-in cluster of another type, Unsupported if
+    it is a Mantis job or is to join a cluster that is not built in (docs/semantics.md A2). Durations beyond
+    `LONGEST` count as that.
     """
     spec = _spec_from_pb(message)
     built_in = BATCH_CLUSTER if isinstance(spec, BatchSpec) else SERVICE_CLUSTER
     if message.jobClusterId not in ("", built_in):
+        if of := _BUILT_IN.get(message.jobClusterId):
+            raise InvalidRequest([Violation("jobClusterId", f"is the built-in cluster of {of} jobs")])
         raise Unsupported("jobClusterId (a cluster of one's own)")
     return JobDescriptor(
         spec=spec,

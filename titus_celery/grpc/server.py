@@ -53,8 +53,9 @@ CALL_THREADS: Final = 32
 CREATE_THREADS: Final = 32
 #: Calls and streams open at once; past it gRPC answers RESOURCE_EXHAUSTED instead of piling up.
 CALLS_MAX: Final = 10_000
-#: Bytes of one request: a descriptor with every limit reached is far smaller.
-REQUEST_BYTES_MAX: Final = 4 * 1024 * 1024
+#: Bytes of one request that are taken in at all. Far above what any may hold, so that whoever sends too much
+#: is told which limit it was; past this gRPC itself answers RESOURCE_EXHAUSTED.
+REQUEST_BYTES_MAX: Final = 16 * 1024 * 1024
 #: A connection that is silent this long is asked whether it lives.
 KEEPALIVE: Final = timedelta(seconds=60)
 #: How long it may take to answer.
@@ -89,6 +90,8 @@ class GatewayServices:
     #: Told of each commit of *jobs*.
     committed: Committed
     tails: Tails
+    #: Bytes of the description of a job.
+    descriptor_bytes_max: int
 
 
 class Gateway:
@@ -114,7 +117,14 @@ class Gateway:
         services.committed.listener = self._hub.wrote
         streams = Streams(services.jobs, self._hub, services.log, self._threads)
         queries = Queries(services.jobs, self._hub, self._threads)
-        jobs = JobManagement(services.jobs, queries, streams, self._threads, self._creations)
+        jobs = JobManagement(
+            services.jobs,
+            queries,
+            streams,
+            self._threads,
+            self._creations,
+            services.descriptor_bytes_max,
+        )
         add_JobManagementServiceServicer_to_server(jobs, self._server)
         add_ObservationServiceServicer_to_server(Observations(streams), self._server)
         add_TaskOutputServiceServicer_to_server(self._outputs, self._server)

@@ -15,7 +15,7 @@ from google.protobuf.empty_pb2 import Empty
 
 from titus_celery.core.descriptor import JobDescriptor
 from titus_celery.core.model import Caller, JobId
-from titus_celery.errors import Unsupported
+from titus_celery.errors import InvalidRequest, Unsupported, Violation
 from titus_celery.grpc.caller import caller_from, key_from, refuse_unsupported, resume_from
 from titus_celery.grpc.convert import descriptor_from_pb, instances_from_pb
 from titus_celery.grpc.ids import ids_from, job_id_from, task_id_from
@@ -43,7 +43,13 @@ class JobManagement(JobManagementServiceServicer):
     """The 21 methods. What this release lacks is refused by name."""
 
     def __init__(
-        self, jobs: Jobs, queries: Queries, streams: Streams, threads: Threads, creations: Threads
+        self,
+        jobs: Jobs,
+        queries: Queries,
+        streams: Streams,
+        threads: Threads,
+        creations: Threads,
+        descriptor_bytes_max: int,
     ) -> None:
         """*creations*: the threads for what may wait for a registry."""
         self._jobs = jobs
@@ -51,9 +57,14 @@ class JobManagement(JobManagementServiceServicer):
         self._streams = streams
         self._threads = threads
         self._creations = creations
+        self._descriptor_bytes_max = descriptor_bytes_max
 
     async def CreateJob(self, request: pb.JobDescriptor, context: Context) -> pb.JobId:
         """Accept a job (docs/semantics.md B1.9)."""
+        if (size := request.ByteSize()) > self._descriptor_bytes_max:
+            # Alone: it is not worth the time to look for what else is wrong with it.
+            most = f"has {size} bytes; the most is {self._descriptor_bytes_max}"
+            raise InvalidRequest([Violation("jobDescriptor", most)])
         metadata = context.invocation_metadata()
         refuse_unsupported(metadata)
         caller, key = caller_from(metadata), key_from(metadata)
