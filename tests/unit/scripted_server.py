@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import grpc
 from click.testing import CliRunner, Result
@@ -47,6 +48,28 @@ def job(state: pb.State.ValueType, id: str = JOB) -> pb.Job:
     )
 
 
+def told(position: str = "", **notification: Any) -> v1.JobEvent:
+    """An event and its place."""
+    return v1.JobEvent(position=position, notification=pb.JobChangeNotification(**notification))
+
+
+class Observations(v1_grpc.ObservationServiceServicer):
+    """The streams of a server's job: a class of its own, as the Titus API has methods of the same names."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+
+    def ObserveJob(  # noqa: N802
+        self, request: v1.ObserveJobRequest, context: grpc.ServicerContext
+    ) -> Iterator[v1.JobEvent]:
+        return self._server.observe(request, context)
+
+    def ObserveJobs(  # noqa: N802
+        self, request: v1.ObserveJobsRequest, context: grpc.ServicerContext
+    ) -> Iterator[v1.JobEvent]:
+        context.abort(grpc.StatusCode.UNIMPLEMENTED, "no command observes all jobs")
+
+
 class Server(pb_grpc.JobManagementServiceServicer, v1_grpc.TaskOutputServiceServicer):
     """One job of *tasks* tasks, whose output is *output*; it ends when `let_go` is set."""
 
@@ -69,6 +92,9 @@ class Server(pb_grpc.JobManagementServiceServicer, v1_grpc.TaskOutputServiceServ
         self.pieces_with = grpc.StatusCode.UNAVAILABLE
         self.breaks = 0
         self.breaks_with = grpc.StatusCode.UNAVAILABLE
+        #: From where streams of the job were to go on, and whether they do.
+        self.resumes: list[str] = []
+        self.can_resume = True
         self.create_refusals: list[grpc.StatusCode | None] = []
         self.tail_refusals: list[grpc.StatusCode] = []
         self.tasks = 1
@@ -80,6 +106,7 @@ class Server(pb_grpc.JobManagementServiceServicer, v1_grpc.TaskOutputServiceServ
     def start(self) -> grpc.Server:
         server = grpc.server(ThreadPoolExecutor(2 * STREAMS_MAX))
         pb_grpc.add_JobManagementServiceServicer_to_server(self, server)
+        v1_grpc.add_ObservationServiceServicer_to_server(Observations(self), server)
         v1_grpc.add_TaskOutputServiceServicer_to_server(self, server)
         self.port = server.add_insecure_port(f"127.0.0.1:{self.port}")
         server.start()
@@ -123,23 +150,32 @@ class Server(pb_grpc.JobManagementServiceServicer, v1_grpc.TaskOutputServiceServ
         self.killed.append(request.id)
         return Empty()
 
-    def ObserveJob(  # noqa: N802
-        self, request: pb.JobId, context: grpc.ServicerContext
-    ) -> Iterator[pb.JobChangeNotification]:
+    def observe(self, request: v1.ObserveJobRequest, context: grpc.ServicerContext) -> Iterator[v1.JobEvent]:
         self.breaks -= 1
         if self.breaks in (0, 1):
             context.abort(grpc.StatusCode.UNAVAILABLE, "not yet")
-        shown = job(pb.RUNNING, request.id)
-        for slot in range(1, self.tasks):
-            another = shown.tasks.add()
-            another.CopyFrom(shown.tasks[0])
-            another.id, another.taskContext["task.index"] = f"{JOB}-{slot}-1", str(slot)
-        yield pb.JobChangeNotification(jobSnapshot=pb.JobChangeNotification.JobSnapshot(job=shown))
+        self.resumes.append(request.resume)
+        is_resumed = bool(request.resume) and self.can_resume
+        yield v1.JobEvent(
+            position=request.resume if is_resumed else "",
+            beginning=v1.Beginning(resumed=is_resumed, why_not="" if is_resumed else "it was long ago"),
+        )
+        if not is_resumed:
+            yield told(jobSnapshot=pb.JobChangeNotification.JobSnapshot(job=self._shown(request.job_id)))
+        yield told("1", snapshotEnd=pb.JobChangeNotification.SnapshotEnd())
         if self.breaks == 2:
             context.abort(self.breaks_with, "restart")
         self.observed.set()
         self.let_go.wait(10)
-        yield pb.JobChangeNotification(jobFinished=pb.JobChangeNotification.JobFinished(id=request.id))
+        yield told("2", jobFinished=pb.JobChangeNotification.JobFinished(id=request.job_id))
+
+    def _shown(self, id: str) -> pb.Job:
+        shown = job(pb.RUNNING, id)
+        for slot in range(1, self.tasks):
+            another = shown.tasks.add()
+            another.CopyFrom(shown.tasks[0])
+            another.id, another.taskContext["task.index"] = f"{JOB}-{slot}-1", str(slot)
+        return shown
 
     def TailTask(  # noqa: N802
         self, request: v1.TailTaskRequest, context: grpc.ServicerContext

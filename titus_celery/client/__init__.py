@@ -8,8 +8,17 @@
 Requests and replies are the messages of `titus_celery.grpc.proto`.
 """
 
-from titus_celery.client.failure import CallFailed
+from titus_celery.client.failure import CallFailed, Failed
 from titus_celery.client.streams import Disconnected, Reconnected
-from titus_celery.client.titus import DEFAULT_SERVER, TitusClient
+from titus_celery.client.titus import DEFAULT_SERVER, Instances, Resized, TitusClient
 
-__all__ = ["DEFAULT_SERVER", "CallFailed", "Disconnected", "Reconnected", "TitusClient"]
+__all__ = [
+    "DEFAULT_SERVER",
+    "CallFailed",
+    "Disconnected",
+    "Failed",
+    "Instances",
+    "Reconnected",
+    "Resized",
+    "TitusClient",
+]
