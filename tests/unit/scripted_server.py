@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,10 +13,12 @@ from google.protobuf.empty_pb2 import Empty
 
 from titus_celery.cli.main import cli
 from titus_celery.cli.watch import STREAMS_MAX
+from titus_celery.errors import FailedPrecondition, PartialFailure
 from titus_celery.grpc.proto import titus_celery_v1_pb2 as v1
 from titus_celery.grpc.proto import titus_celery_v1_pb2_grpc as v1_grpc
 from titus_celery.grpc.proto import titus_job_api_pb2 as pb
 from titus_celery.grpc.proto import titus_job_api_pb2_grpc as pb_grpc
+from titus_celery.grpc.status import refusal_of
 
 JOB = "0b0e7a52-1111-4222-8333-444455556666"
 NEAR = "0b0e7a52-9999-4222-8333-444455556666"
@@ -84,7 +86,15 @@ class Server(pb_grpc.JobManagementServiceServicer, v1_grpc.TaskOutputServiceServ
         self.is_deaf = False
         self.created: list[pb.JobDescriptor] = []
         self.metadata: dict[str, str | bytes] = {}
+        #: Under which each job was sent.
+        self.keys: list[str] = []
         self.killed: list[str] = []
+        self.unkillable: set[str] = set()
+        self.resized: list[pb.JobInstancesUpdate] = []
+        self.queries: list[pb.JobQuery] = []
+        #: Jobs that are over.
+        self.over: list[pb.Job] = []
+        self.page_size = 1
         self.offsets: list[int] = []
         self.live = [job(pb.RUNNING)]
         self.refusal: tuple[grpc.StatusCode, str] | None = None
@@ -113,12 +123,13 @@ class Server(pb_grpc.JobManagementServiceServicer, v1_grpc.TaskOutputServiceServ
         return server
 
     def CreateJob(self, request: pb.JobDescriptor, context: grpc.ServicerContext) -> pb.JobId:  # noqa: N802
+        self.metadata = {key: value for key, value in context.invocation_metadata()}
+        self.keys.append(str(self.metadata.get("x-titus-idempotency-key")))
         if self.refusal:
             context.abort(*self.refusal)
         if self.create_refusals and (status := self.create_refusals.pop(0)):
             context.abort(status, "not this one")
         self.created.append(request)
-        self.metadata = {key: value for key, value in context.invocation_metadata()}
         return pb.JobId(id=JOB)
 
     def FindJob(self, request: pb.JobId, context: grpc.ServicerContext) -> pb.Job:  # noqa: N802
@@ -134,20 +145,54 @@ class Server(pb_grpc.JobManagementServiceServicer, v1_grpc.TaskOutputServiceServ
             context.abort(grpc.StatusCode.NOT_FOUND, f"no task has the id {request.id!r}")
         return task(pb.RUNNING)
 
+    def FindTasks(self, request: pb.TaskQuery, context: grpc.ServicerContext) -> pb.TaskQueryResult:  # noqa: N802
+        if request.jobId != JOB:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"no job has the id {request.jobId!r}")
+        return pb.TaskQueryResult(items=[task(pb.RUNNING)])
+
     def FindJobs(self, request: pb.JobQuery, context: grpc.ServicerContext) -> pb.JobQueryResult:  # noqa: N802
-        at = request.page.pageNumber
-        more = at + 1 < len(self.live)
-        return pb.JobQueryResult(items=self.live[at : at + 1], pagination=pb.Pagination(hasMore=more))
+        """A page of as many jobs as `page_size` says, whatever was asked for."""
+        self.queries.append(request)
+        wanted = request.fiterlingCriteria.get("jobState", "")
+        found = [each for each in self.over if pb.State.Name(each.jobState.state) == wanted]
+        found = found if wanted in ("FINISHED", "FAILED") else self.live
+        start, size = request.page.pageNumber * self.page_size, self.page_size
+        pages = -(-len(found) // size)
+        about = pb.Pagination(hasMore=start + size < len(found), totalItems=len(found), totalPages=pages)
+        return pb.JobQueryResult(items=found[start : start + size], pagination=about)
+
+    def UpdateJobInstances(self, request: pb.JobInstancesUpdate, context: grpc.ServicerContext) -> Empty:  # noqa: N802
+        if self.refusal:
+            context.abort(*self.refusal)
+        self.resized.append(request)
+        return Empty()
+
+    def KillJobs(self, request: pb.JobIds, context: grpc.ServicerContext) -> Empty:  # noqa: N802
+        return self._kill(request.id, context)
+
+    def KillTasks(self, request: pb.TaskIds, context: grpc.ServicerContext) -> Empty:  # noqa: N802
+        return self._kill(request.id, context)
 
     def KillJob(self, request: pb.JobId, context: grpc.ServicerContext) -> Empty:  # noqa: N802
-        self.killed.append(request.id)
+        return self._kill([request.id], context)
+
+    def KillTask(self, request: pb.TaskId, context: grpc.ServicerContext) -> Empty:  # noqa: N802
+        return self._kill([request.id], context)
+
+    def _kill(self, ids: Sequence[str], context: grpc.ServicerContext) -> Empty:
+        failed = [id for id in ids if id in self.unkillable]
+        done = [id for id in ids if id not in failed]
+        self.killed.extend(done)
         self.kill_asked.set()
         if not self.is_deaf:
             self.let_go.set()
-        return Empty()
-
-    def KillTask(self, request: pb.TaskId, context: grpc.ServicerContext) -> Empty:  # noqa: N802
-        self.killed.append(request.id)
+        if failed:
+            partial = PartialFailure(
+                "Kill", [(id, FailedPrecondition("job", id, "it is over")) for id in failed], done
+            )
+            refusal = refusal_of(partial)
+            context.set_trailing_metadata(refusal.trailers)
+            context.abort(refusal.code, refusal.message)
         return Empty()
 
     def observe(self, request: v1.ObserveJobRequest, context: grpc.ServicerContext) -> Iterator[v1.JobEvent]:

@@ -9,7 +9,7 @@ from google.protobuf.json_format import MessageToJson, ParseDict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from titus_celery.cli import jobfile
+from titus_celery.cli import jobfile, shortform
 from titus_celery.cli.nodes import FileInvalid
 from titus_celery.grpc.proto import titus_job_api_pb2 as pb
 
@@ -130,7 +130,7 @@ def test_retry_policies(retries: str, policy: dict[str, object]) -> None:
         pytest.param("- image: a", "job.yaml:1", "a job must be a mapping", id="list"),
         pytest.param("cpu: 1", "job.yaml:1", "has no `image`", id="no-image"),
         pytest.param("image: a\n\nimagee: b", "job.yaml:3", "did you mean 'image'?", id="unknown"),
-        pytest.param("image: a\nzzz: b", "job.yaml:2", "known are image, command", id="unknown-far"),
+        pytest.param("image: a\nzzz: b", "job.yaml:2", "known are image, type, command", id="unknown-far"),
         pytest.param("image: a\nimage: b", "job.yaml:2", "given twice", id="twice"),
         pytest.param("image:", "job.yaml:1", "image must be text, but is nothing", id="null"),
         pytest.param("image: {a: b}", "job.yaml:1", "image must be text, but is a mapping", id="map"),
@@ -189,7 +189,7 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=8,
 )
-names = st.sampled_from([*jobfile._SHORT, *pb.JobDescriptor.DESCRIPTOR.fields_by_name])
+names = st.sampled_from([*shortform.NAMES, *pb.JobDescriptor.DESCRIPTOR.fields_by_name])
 
 
 @given(st.dictionaries(names, values, max_size=5))

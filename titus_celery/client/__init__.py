@@ -9,10 +9,12 @@ Requests and replies are the messages of `titus_celery.grpc.proto`.
 """
 
 from titus_celery.client.failure import CallFailed, Failed
+from titus_celery.client.repeating import AWAY
 from titus_celery.client.streams import Disconnected, Reconnected
 from titus_celery.client.titus import DEFAULT_SERVER, Instances, Resized, TitusClient
 
 __all__ = [
+    "AWAY",
     "DEFAULT_SERVER",
     "CallFailed",
     "Disconnected",

@@ -207,11 +207,17 @@ class TitusClient:
         )
         return self._call(self._jobs.FindTasks, query, f"list the tasks of job {job_id}")
 
-    def ls(self, criteria: Mapping[str, str] | None = None, fields: Sequence[str] = ()) -> Iterator[pb.Job]:
-        """All jobs that `find_jobs` has pages of; of those that end meanwhile some may be left out."""
+    def ls(
+        self,
+        criteria: Mapping[str, str] | None = None,
+        fields: Sequence[str] = (),
+        *,
+        page_size: int = PAGE_SIZE,
+    ) -> Iterator[pb.Job]:
+        """All jobs that `find_jobs` has pages of; while jobs end meanwhile, others may be left out."""
         page, has_more = 0, True
         while has_more:
-            found = self.find_jobs(criteria, fields, page=page)
+            found = self.find_jobs(criteria, fields, page=page, page_size=page_size)
             yield from found.items
             page, has_more = page + 1, found.pagination.hasMore
 
