@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -91,6 +92,9 @@ class Server(pb_grpc.JobManagementServiceServicer, v1_grpc.TaskOutputServiceServ
         self.killed: list[str] = []
         self.unkillable: set[str] = set()
         self.resized: list[pb.JobInstancesUpdate] = []
+        self.resize_refusal: tuple[grpc.StatusCode, str] | None = None
+        #: The job as its observers see it first, if it is another one.
+        self.shown: pb.Job | None = None
         self.queries: list[pb.JobQuery] = []
         #: Jobs that are over.
         self.over: list[pb.Job] = []
@@ -162,8 +166,8 @@ class Server(pb_grpc.JobManagementServiceServicer, v1_grpc.TaskOutputServiceServ
         return pb.JobQueryResult(items=found[start : start + size], pagination=about)
 
     def UpdateJobInstances(self, request: pb.JobInstancesUpdate, context: grpc.ServicerContext) -> Empty:  # noqa: N802
-        if self.refusal:
-            context.abort(*self.refusal)
+        if self.resize_refusal:
+            context.abort(*self.resize_refusal)
         self.resized.append(request)
         return Empty()
 
@@ -206,7 +210,8 @@ class Server(pb_grpc.JobManagementServiceServicer, v1_grpc.TaskOutputServiceServ
             beginning=v1.Beginning(resumed=is_resumed, why_not="" if is_resumed else "it was long ago"),
         )
         if not is_resumed:
-            yield told(jobSnapshot=pb.JobChangeNotification.JobSnapshot(job=self._shown(request.job_id)))
+            shown = self.shown or self._shown(request.job_id)
+            yield told(jobSnapshot=pb.JobChangeNotification.JobSnapshot(job=shown))
         yield told("1", snapshotEnd=pb.JobChangeNotification.SnapshotEnd())
         if self.breaks == 2:
             context.abort(self.breaks_with, "restart")
@@ -239,6 +244,11 @@ class Server(pb_grpc.JobManagementServiceServicer, v1_grpc.TaskOutputServiceServ
         if not self.let_go.wait(10):
             self.was_let_go = False
         yield v1.TailTaskItem(end=self.end)
+
+
+def press_ctrl_c() -> None:
+    """Interrupt the command, which runs in the main thread."""
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
 
 def titus(server: Server, *args: str, stdin: str = "") -> Result:

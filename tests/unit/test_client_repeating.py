@@ -27,6 +27,7 @@ class Calls:
         self.time = Waits()
         self.left: list[timedelta] = []
         self.told: list[str] = []
+        self.hints: list[str] = []
 
     def send(self, left: timedelta) -> str:
         self.left.append(left)
@@ -39,9 +40,11 @@ class Calls:
         def refuse(status: str, why: str) -> CallFailed:
             return failure(status, why, "do it", "here:1")
 
-        return repeated(
-            self.send, MINUTE, self.time, refuse, lambda error: self.told.append(error.why), "unsure"
-        )
+        return repeated(self.send, MINUTE, self.time, refuse, self.hear, "unsure")
+
+    def hear(self, error: CallFailed) -> None:
+        self.told.append(error.why)
+        self.hints.append(error.hint)
 
     def fail(self) -> CallFailed:
         with pytest.raises(CallFailed) as caught:
@@ -73,10 +76,17 @@ def test_a_refusal_is_the_last_word(code: str) -> None:
     assert not calls.time.spans
 
 
-def test_whoever_was_never_reached_is_not_waited_for() -> None:
-    calls = Calls(NOBODY)
+def test_who_was_never_reached_got_nothing_and_that_is_said_with_what_to_do() -> None:
+    calls = Calls(last=NOBODY)
     assert "titus dev" in calls.fail().hint
-    assert not calls.time.spans
+    assert calls.time.now() > MINUTE / 2, "it may be on its way"
+    assert "titus dev" in calls.hints[0]
+
+
+def test_a_server_that_answers_that_it_is_not_ready_needs_no_hint() -> None:
+    calls = Calls(AWAY, "done")
+    calls.make()
+    assert calls.hints == [""]
 
 
 def test_after_its_time_it_is_given_up_and_may_have_been_done() -> None:

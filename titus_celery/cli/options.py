@@ -115,12 +115,13 @@ def connect(server: str, owner: str = "") -> TitusClient:
 
 
 def once_told(tell: Callable[[str], None]) -> Callable[[CallFailed], None]:
-    """What tells, the first time, why a submission is tried again."""
+    """What tells, the first time, why a submission is tried again, and what can be done meanwhile."""
     told: list[CallFailed] = []
 
     def hear(error: CallFailed) -> None:
         if not told:
-            tell(f"the server is not ready ({error.why}); trying again")
+            parts = (error.why, error.hint, "trying again for some seconds")
+            tell("; ".join(part for part in parts if part))
         told.append(error)
 
     return hear

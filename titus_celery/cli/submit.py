@@ -68,6 +68,7 @@ def submit(
       cpu: 0.5
       memory: 256MiB               # disk, network, gpu likewise
       ports: [8080]
+      resources: {allocateIP: true}                 # any other kind
       instances: 3                 # of a service also {desired: 3, min: 1, max: 9}
       retries: 2                   # or {exponential: {retries: 2, initialDelay: 1s, maxDelay: 1m}},
                                    # delayed, immediate

@@ -56,9 +56,7 @@ def retries(of: pb.JobDescriptor) -> str:
         case "exponentialBackOff":
             backed_off = policy.exponentialBackOff
             most = f", at most {_ms(backed_off.maxDelayIntervalMs)}" if backed_off.maxDelayIntervalMs else ""
-            return (
-                f"{backed_off.retries}, after {_ms(backed_off.initialDelayMs)} and then twice as long{most}"
-            )
+            return f"{backed_off.retries}, after {_ms(backed_off.initialDelayMs)}, then doubling{most}"
     return "without end" if is_service(of) else ""
 
 

@@ -37,26 +37,26 @@ def repeated(
     """What *send* answers, which is told how much time is left and tried again while the server is away.
 
     After *within*, and for a refusal at once, what *refuse* makes of status and message is raised, with the
-    hint *unsure* if the call may have been carried out. When nobody can be reached to begin with, that is
-    raised at once: the address is more likely wrong than the server away. *on_wait* hears of each failure
-    that is not the last word.
+    hint *unsure* if the call may have been carried out. *on_wait* hears of each failure that is not the
+    last word, with a hint only if there was nobody to send anything to.
     """
     ends = pause.now() + within
-    was_reached = False
+    was_sent = False
     for tries in count():
         try:
             return send(ends - pause.now())
         except grpc.RpcError as error:
             status, why = describe(error)
             failed = refuse(status, why)
-            was_reached = was_reached or not is_unreached(status, why)
+            is_sent = not is_unreached(status, why)
+            was_sent = was_sent or is_sent
+            last = failed.with_hint(unsure) if was_sent and status in AWAY else failed
             delay = delay_after(tries)
-            if status not in REPEATABLE or not was_reached or pause.now() + delay >= ends:
-                is_known = status not in AWAY or not was_reached
-                raise (failed if is_known else failed.with_hint(unsure)) from error
-            on_wait(failed)
+            if status not in REPEATABLE or pause.now() + delay >= ends:
+                raise last from error
+            on_wait(failed.with_hint("") if is_sent else failed)
             if pause.wait(delay):
-                raise failed.with_hint(unsure) from error
+                raise last from error
     raise AssertionError("the count has no end")
 
 
