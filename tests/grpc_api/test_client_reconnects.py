@@ -186,6 +186,20 @@ async def test_an_observer_that_cannot_go_on_is_told_so_and_gets_a_snapshot(titu
         assert await heard.changes(2) == [(f"{id}-0-1", "FINISHED"), (id, "over")]
 
 
+async def test_an_observer_that_fell_behind_misses_nothing() -> None:
+    async with world(events_max=10) as titus, client(titus.gateway.port) as slow, reader(slow) as heard:
+        assert await heard.changes(1) == [("", "snapshotEnd")]
+        id = await created(titus, desired=50)
+        away = await heard.next()
+        assert isinstance(away, Disconnected)
+        assert "fell more than 10 events behind" in away.why
+        assert await heard.next() == Reconnected(resumed=True)
+        assert await heard.change() == (id, "definition")
+        assert {state for _, state in await heard.changes(50)} == {"QUEUED"}
+        titus.store.advance(TaskId(f"{id}-7-1"), State.DISPATCHED)
+        assert await heard.change() == (f"{id}-7-1", "DISPATCHED")
+
+
 async def test_an_observer_of_a_job_that_ended_meanwhile_hears_how(titus: World) -> None:
     id = await created(titus)
     async with line(titus.gateway.port) as way, client(way.port) as cut, reader(cut, id) as heard:

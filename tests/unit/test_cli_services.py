@@ -159,6 +159,13 @@ def test_a_refusal_to_scale_says_why(server: Server) -> None:
     assert result.stderr == f"titus: cannot resize job {JOB}; job {JOB}: it is a batch job\n"
 
 
+def test_numbers_out_of_bounds_are_refused_with_what_to_do(server: Server) -> None:
+    server.resize_refusal = (grpc.StatusCode.INVALID_ARGUMENT, "instances.desired: 5 is not within")
+    result = titus(server, "scale", JOB, "5")
+    assert result.exit_code == 125
+    assert result.stderr.endswith("5 is not within; --min and --max move the bounds\n")
+
+
 def test_a_task_is_not_scaled(server: Server) -> None:
     result = titus(server, "scale", TASK, "5")
     assert result.exit_code == 125

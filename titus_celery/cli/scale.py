@@ -40,12 +40,18 @@ def scale(job: str, wanted: int | None, least: int | None, most: int | None, ser
     it is. A batch job keeps its number of tasks.
     """
     from titus_celery.cli.lookup import look_up_job
+    from titus_celery.client import CallFailed
 
     if (wanted, least, most) == (None, None, None):
         raise click.UsageError("say how many: N, --min or --max")
     with connect(server, owner) as client:
         found = look_up_job(client, job)
-        done = client.resize(found.id, wanted, min=least, max=most)
+        try:
+            done = client.resize(found.id, wanted, min=least, max=most)
+        except CallFailed as error:
+            if error.status != "INVALID_ARGUMENT":
+                raise
+            raise error.with_hint("--min and --max move the bounds") from error
     before, after = _words(done.before), _words(done.after)
     changes = [
         f"{name} {old} -> {new}" if old != new else f"{name} {new}"
