@@ -307,8 +307,8 @@ def test_a_task_that_its_service_has_no_need_of_any_more_ended_well() -> None:
     follower = Follower("j")
     follower.heard(first_seen(service(2, task(0, "RUNNING"), task(1, "RUNNING"))))
     end = ended(143, "scaledDown", signal=15)
-    assert lines(follower.tailed("j-1-1", end))[0] == "task 1 scaledDown: exit code 143"
-    follower.tailed("j-0-1", ended(7))
+    assert lines(follower.tailed("j-0-1", end))[0] == "task 0 scaledDown: exit code 143"
+    follower.tailed("j-1-1", ended(7))
     assert follower.verdict == Verdict(7), "what was too much does not speak for the service"
 
 

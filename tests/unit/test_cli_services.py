@@ -177,9 +177,11 @@ def test_a_task_is_not_scaled(server: Server) -> None:
 # ------------------------------------------------------------------------------------------- follow
 
 
-def test_ctrl_c_leaves_a_service_that_is_followed(server: Server) -> None:
+@pytest.mark.parametrize("is_silent", [False, True], ids=["heard of", "not heard of yet"])
+def test_ctrl_c_leaves_a_service_that_is_followed(server: Server, is_silent: bool) -> None:
     server.live = [service(*RUNS)]
     server.shown = service(run(0, 1, pb.RUNNING))
+    server.is_silent = is_silent
     server.let_go.clear()
 
     def press() -> None:

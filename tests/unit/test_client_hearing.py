@@ -107,6 +107,11 @@ def test_a_task_that_had_ended_before_the_snapshot_is_not_news(hearing: Hearing)
     assert hear(hearing, update("6", "FAILED", 7)) == []
 
 
+def test_a_snapshot_stands_for_all_that_was_heard_before(hearing: Hearing) -> None:
+    hear(hearing, AWAY, BACK, begun(why_not="too old"), snapshot(), end("9"))
+    assert not hearing._live, "what it does not hold is over"
+
+
 def test_only_tasks_that_live_are_kept_in_mind(hearing: Hearing) -> None:
     for number in range(2, 50):
         hear(hearing, update("6", "QUEUED", number), update("7", "FAILED", number))

@@ -172,6 +172,12 @@ def test_when_the_server_is_away_the_rest_is_not_tried(status: str) -> None:
     assert error.failures == tuple(Failed(id, status, "nobody there") for id in IDS[IDS_PER_CALL:])
 
 
+def test_failures_of_several_kinds_have_a_status_of_their_own() -> None:
+    several = [Failed("a", "NOT_FOUND", "no job"), Failed("b", "ABORTED", "a race")]
+    assert partly("end them", several, []).status == "FAILED_PRECONDITION"
+    assert partly("end them", several[:1], []).status == "NOT_FOUND"
+
+
 def test_details_that_are_none_are_no_parts() -> None:
     assert parts_of(AWAY) == ([], [])
     odd = Broke(grpc.StatusCode.UNAVAILABLE, trailers=(("grpc-status-details-bin", b"\xff\xff"),))

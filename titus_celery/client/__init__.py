@@ -3,7 +3,8 @@
     with TitusClient("127.0.0.1:7104", caller="ann@example.com") as titus:
         job_id = titus.submit(descriptor)
         for item in titus.observe(job_id):
-            ...
+            if isinstance(item, Reconnected) and not item.resumed:
+                ...  # forget what was heard: a snapshot follows
 
 Requests and replies are the messages of `titus_celery.grpc.proto`.
 """
