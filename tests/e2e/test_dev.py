@@ -90,7 +90,46 @@ def test_a_job_file_is_submitted_listed_shown_and_killed(dev: Dev, tmp_path: Pat
     until(lambda: "RUNNING" in dev.titus("show", job_id).out, "it runs")
     assert "sleeper" in dev.titus("ls").out
     assert dev.titus("kill", job_id).code == 0
-    until(lambda: job_id not in dev.titus("ls").out, "it is over")
+    until(lambda: job_id not in dev.titus("ls", "-q").out, "it is over")
+    assert job_id in dev.titus("ls", "--all", "--name", "sleeper").out
+
+
+def test_a_service_is_run_reached_restarted_scaled_and_ended(dev: Dev) -> None:
+    script = "echo up >&2; while :; do echo hi | nc -l -p 8080; done"
+    options = ["--service", "--instances", "2", "-p", "8080", "--label", "kind=greeter", "--name", "greeter"]
+    started = dev.titus("run", *options, "titus/hello", "--", "sh", "-c", script)
+    assert started.code == 0, started.err
+    job_id = started.out.strip()
+
+    def listed() -> str:
+        return dev.titus("ls", "--type", "service", "--label", "kind=greeter").out
+
+    until(lambda: "2/2 running" in listed(), "both run")
+    task = json.loads(dev.titus("show", "-o", "json", f"{job_id}-0").out)
+    inside, _, outside = task["taskContext"]["task.ports"].partition("=")
+    assert inside == "8080"
+    assert outside in dev.titus("show", job_id).out
+    with closing(
+        socket.create_connection(("127.0.0.1", int(outside.rpartition(":")[2])), timeout=10)
+    ) as line:
+        assert line.recv(10) == b"hi\n"
+    assert dev.titus("kill", f"{job_id}-0").out == f"{job_id}-0-1\n"
+    until(lambda: f"{job_id}-0-2" in dev.titus("show", f"{job_id}-0", "-o", "json").out, "it is replaced")
+    scaled = dev.titus("scale", job_id, "1", "--max", "2")
+    assert scaled.out == f"{job_id}  tasks 2 -> 1, min 0, max unbounded -> 2\n"
+    until(lambda: "1/1 running" in listed(), "one runs")
+    ended = dev.titus("kill", "--wait", job_id, "no-such-job")
+    assert (ended.code, ended.out) == (125, f"{job_id}\n")
+    assert "no job or task is called 'no-such-job'" in ended.err
+    until(lambda: not dev.engine.containers(dev.label), "its containers are gone")
+
+
+def test_a_job_under_a_key_is_made_once(dev: Dev) -> None:
+    first, second = (dev.titus("run", "-d", "--key", "once", "titus/hello", "--", "true") for _ in range(2))
+    assert (first.code, first.out) == (0, second.out)
+    other = dev.titus("run", "-d", "--key", "once", "titus/hello", "--", "false")
+    assert other.code == 125
+    assert first.out.strip() in other.err
 
 
 def test_a_job_file_with_a_mistake_is_refused_naming_its_line(dev: Dev, tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from tests.e2e.events import celery_events, told_of
-from tests.e2e.installation import installed
+from tests.e2e.installation import CALLER, installed
 from tests.e2e.jobs import delayed, job, shell, states
 from tests.e2e.processes import until
-from titus_celery.client import CallFailed
+from titus_celery.client import CallFailed, TitusClient
 from titus_celery.grpc.proto import titus_job_api_pb2 as pb
 
 pytestmark = pytest.mark.e2e
@@ -129,8 +129,12 @@ def test_while_the_store_is_away_calls_are_unavailable_and_no_end_is_lost(tmp_pa
         with pytest.raises(CallFailed) as refused:
             installation.client.find(short)
         assert refused.value.status == "UNAVAILABLE"
-        with pytest.raises(CallFailed) as refused:
-            installation.client.submit(job("true"))
+        with (
+            # It is sent again for as long, and the outage is to be a short one.
+            TitusClient(installation.listen, CALLER, deadline=timedelta(seconds=5)) as client,
+            pytest.raises(CallFailed) as refused,
+        ):
+            client.submit(job("true"))
         assert refused.value.status == "UNAVAILABLE"
 
         def has_ended() -> bool:

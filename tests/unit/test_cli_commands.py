@@ -53,8 +53,10 @@ def test_a_refusal_in_the_middle_says_what_was_submitted_and_what_was_not(
     assert result.exit_code == 125
     assert result.stdout == f"{JOB}\n"
     assert "document 2 of 3: cannot submit the job; not this one" in result.stderr
-    assert f"; submitted: document 1 is job {JOB}; not submitted: document 2, document 3\n" in result.stderr
+    assert f"; submitted: document 1 is job {JOB}; not submitted: document 2, document 3; " in result.stderr
     assert len(server.created) == 1
+    key = server.keys[0]
+    assert result.stderr.endswith(f"`titus submit --key {key} {file}` goes on there and makes no job twice\n")
     assert not server.observed.is_set()
 
 
@@ -64,7 +66,36 @@ def test_a_lost_answer_to_a_submission_is_not_called_a_refusal(server: Server, t
     server.create_refusals = [grpc.StatusCode.DEADLINE_EXCEEDED]
     result = titus(server, "submit", str(file))
     assert result.exit_code == 125
-    assert "submitted: none; not submitted: document 1 (or it was, and the answer was lost" in result.stderr
+    assert "submitted: none; not submitted: document 1 (or it was, and the answer was lost)" in result.stderr
+
+
+def test_a_file_that_is_submitted_again_under_its_key_sends_each_document_under_the_same_one(
+    server: Server, tmp_path: Path
+) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text("image: a\n---\nimage: b\n")
+    titus(server, "submit", "--key", "k", str(file))
+    assert server.keys == ["k", "k-2"]
+    titus(server, "submit", "-", stdin="image: a\n---\nimage: b\n")
+    assert server.keys[3] == f"{server.keys[2]}-2", "without one it is a new one"
+    assert server.keys[2] != "k"
+
+
+def test_a_server_that_is_not_ready_is_waited_for_and_that_is_said_once(server: Server) -> None:
+    server.create_refusals = [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNAVAILABLE]
+    result = titus(server, "submit", "-", stdin="image: a")
+    assert result.stdout == f"{JOB}\n"
+    assert result.stderr == "titus: not this one; trying again for some seconds\n"
+    assert len(set(server.keys)) == 1, "every time under the same key"
+    server.create_refusals = [grpc.StatusCode.UNAVAILABLE]
+    assert titus(server, "submit", "--quiet", "-", stdin="image: a").stderr == ""
+
+
+def test_a_submission_whose_end_is_not_known_can_go_on_under_its_key(server: Server) -> None:
+    server.create_refusals = [grpc.StatusCode.DEADLINE_EXCEEDED]
+    result = titus(server, "run", "--key", "mine", "i")
+    assert result.exit_code == 125
+    assert "sent again with the key mine it is made once" in result.stderr
 
 
 @pytest.mark.parametrize("command", ["show", "kill"])
@@ -83,27 +114,6 @@ def test_a_file_that_is_no_text_is_refused_with_its_line(server: Server, tmp_pat
     result = titus(server, "submit", str(file))
     assert result.exit_code == 2
     assert f"{file}:2: this is not UTF-8 text" in result.stderr
-
-
-def test_ls_lists_all_pages_newest_first_without_what_a_terminal_would_obey(server: Server) -> None:
-    server.live.append(job(pb.QUEUED, NEAR))
-    server.live[1].jobDescriptor.appName = "evil\x1b[31m\n\u202e"
-    lines = titus(server, "ls").stdout.splitlines()
-    assert lines[0].split() == ["JOB", "NAME", "STATE", "TASKS", "OWNER", "SINCE"]
-    assert lines[1].startswith("0b0e7a52-9  evil\\x1b[31m\\n\\u202e  QUEUED   0/1 running")
-    assert lines[2].startswith("0b0e7a52-1  hello")
-    assert len(lines) == 3
-
-
-def test_ls_shortens_a_lone_id_to_eight_characters(server: Server) -> None:
-    assert titus(server, "ls").stdout.splitlines()[1].startswith("0b0e7a52  hello")
-
-
-def test_ls_as_json_has_every_field(server: Server) -> None:
-    server.live.append(job(pb.QUEUED, NEAR))
-    found = json.loads(titus(server, "ls", "-o", "json").stdout)
-    assert [each["id"] for each in found] == [NEAR, JOB]
-    assert found[0]["jobState"] == {"state": "QUEUED", "reason": ""}
 
 
 def test_show_a_job_by_the_beginning_of_its_id(server: Server) -> None:
@@ -132,28 +142,6 @@ def test_the_beginning_of_two_ids_names_neither(server: Server) -> None:
 def test_a_look_up_that_fails_is_not_an_id_of_nothing(server: Server) -> None:
     server.refusal = (grpc.StatusCode.DATA_LOSS, "a key holds what we never wrote")
     assert "a key holds what we never wrote" in titus(server, "show", "zzz").stderr
-
-
-def test_an_id_of_nothing(server: Server) -> None:
-    result = titus(server, "kill", "zzz")
-    assert result.exit_code == 125
-    assert "no job or task is called 'zzz'; `titus ls` lists" in result.stderr
-
-
-@pytest.mark.parametrize("id", [JOB, TASK])
-def test_kill_ends_a_job_or_a_task(server: Server, id: str) -> None:
-    result = titus(server, "kill", id)
-    assert result.stdout == f"{id}\n"
-    assert server.killed == [id]
-    assert not server.observed.is_set()
-    assert not server.offsets
-
-
-def test_kill_waits_for_the_end_when_asked_to(server: Server) -> None:
-    assert titus(server, "kill", JOB, "--wait").exit_code == 0
-    assert server.observed.is_set()
-    assert titus(server, "kill", TASK, "--wait").exit_code == 0
-    assert server.offsets == [0]
 
 
 def test_an_internal_error_is_one_sentence(server: Server) -> None:

@@ -263,3 +263,68 @@ def test_the_summary_has_a_row_for_each_slot() -> None:
     follower.tailed("j-1-2", ended(1))
     rows = [(row.slot, row.attempts, row.host, row.verdict.code) for row in follower.summary()]
     assert rows == [(0, 1, "h1", 0), (1, 2, "h2", 1), (2, 0, "", 125)]
+
+
+# ------------------------------------------------------------------------------------------ services
+
+
+def service(desired: int, *tasks: pb.Task) -> pb.Job:
+    made = job(desired, *tasks)
+    instances = pb.TaskInstances(desired=desired)
+    made.jobDescriptor.service.CopyFrom(pb.ServiceJobSpec(instances=instances, containerId="main"))
+    return made
+
+
+def first_seen(made: pb.Job) -> pb.JobChangeNotification:
+    return pb.JobChangeNotification(jobSnapshot=pb.JobChangeNotification.JobSnapshot(job=made))
+
+
+def resized(desired: int) -> pb.JobChangeNotification:
+    descriptor = service(desired).jobDescriptor
+    return pb.JobChangeNotification(
+        jobDefinitionUpdate=pb.JobChangeNotification.JobDefinitionUpdate(id="j", jobDescriptor=descriptor)
+    )
+
+
+def test_a_service_tells_how_many_of_it_run() -> None:
+    follower = Follower("j")
+    assert not follower.is_service
+    assert lines(follower.heard(first_seen(service(2, task(0, "RUNNING")))))[-1] == "1/2 running"
+    assert follower.is_service
+    assert lines(follower.heard(update(1, "QUEUED"))) == ["task 1 queued"]
+    assert lines(follower.heard(update(1, "RUNNING")))[-1] == "2/2 running"
+    assert lines(follower.heard(resized(1))) == ["2/1 running"]
+    assert lines(follower.heard(update(0, "FAILED"))) == ["1/1 running"]
+
+
+def test_the_output_of_a_service_is_marked_even_of_its_only_task() -> None:
+    follower = Follower("j")
+    follower.heard(first_seen(service(1, task(0, "RUNNING"))))
+    assert written(follower.tailed("j-0-1", output(b"a\n"))) == b"0 | a\n"
+
+
+def test_a_task_that_its_service_has_no_need_of_any_more_ended_well() -> None:
+    follower = Follower("j")
+    follower.heard(first_seen(service(2, task(0, "RUNNING"), task(1, "RUNNING"))))
+    end = ended(143, "scaledDown", signal=15)
+    assert lines(follower.tailed("j-0-1", end))[0] == "task 0 scaledDown: exit code 143"
+    follower.tailed("j-1-1", ended(7))
+    assert follower.verdict == Verdict(7), "what was too much does not speak for the service"
+
+
+def test_slots_that_a_service_got_later_count_and_missing_ones_do_not() -> None:
+    follower = Follower("j")
+    follower.heard(first_seen(service(2, task(5, "RUNNING"), task(9, "RUNNING"))))
+    follower.tailed("j-5-1", ended())
+    follower.tailed("j-9-1", ended(4))
+    assert follower.verdict == Verdict(4)
+    assert [row.slot for row in follower.summary()] == [5, 9]
+
+
+def test_a_service_that_never_had_a_task_ended_as_well_as_it_could() -> None:
+    follower = Follower("j")
+    follower.heard(first_seen(service(0)))
+    follower.heard(FINISHED)
+    follower.settled(service(0))
+    assert follower.is_over
+    assert follower.verdict == Verdict(0)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 
 import grpc
 import pytest
 
-from tests.unit.scripted_server import JOB, Server, titus
+from tests.unit.scripted_server import JOB, Server, press_ctrl_c, titus
 from titus_celery.cli.watch import STREAMS_MAX
 from titus_celery.grpc.proto import titus_celery_v1_pb2 as v1
 from titus_celery.grpc.proto import titus_job_api_pb2 as pb
@@ -55,6 +54,60 @@ def test_run_with_every_option(server: Server) -> None:
     assert given.appName == "n"
 
 
+def test_run_with_what_a_container_may_need(server: Server) -> None:
+    options = (
+        "--disk 2GB --network 100Mbps --gpu 1 -p 8080 --publish 9090 -v data:/data -v /srv:/srv:ro "
+        "--label team=blue -l urgent --constraint uniqueHost --constraint host=h1 "
+        "--soft-constraint zoneBalance=true --param A=1 --cpus 2 -m 1GB"
+    )
+    result = titus(server, "run", *options.split(), "--entrypoint", "sh -c", "i")
+    assert result.exit_code == 3
+    [given] = server.created
+    container = given.containers["main"]
+    assert dict(container.resources) == {
+        "cpu": "2",
+        "memory": "1GB",
+        "disk": "2GB",
+        "network": "100Mbps",
+        "gpu": "1",
+        "ports": "8080,9090",
+    }
+    assert dict(container.parameters) == {"A": "1", "volumes": "data:/data,/srv:/srv:ro"}
+    assert dict(container.hardConstraints.constraints) == {"uniqueHost": "", "host": "h1"}
+    assert dict(container.softConstraints.constraints) == {"zoneBalance": "true"}
+    assert container.entryPoint == ["sh -c"]
+    assert dict(given.labels) == {"team": "blue", "urgent": ""}
+
+
+def test_a_job_that_is_left_to_itself_is_an_id(server: Server) -> None:
+    result = titus(server, "run", "-d", "--key", "k", "i")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, f"{JOB}\n", "")
+    assert server.keys == ["k"]
+    assert not server.observed.is_set()
+
+
+def test_a_service_is_left_to_itself(server: Server) -> None:
+    result = titus(server, "run", "--service", "--instances", "3", "--min", "1", "--max", "9", "i")
+    assert (result.exit_code, result.stdout) == (0, f"{JOB}\n")
+    assert result.stderr == f"titus: a service, kept running until `titus kill {JOB}`\n"
+    assert not server.observed.is_set()
+    [given] = server.created
+    assert given.service == pb.ServiceJobSpec(
+        instances=pb.TaskInstances(desired=3, min=1, max=9), containerId="main"
+    )
+    assert titus(server, "run", "-q", "--service", "i").stderr == ""
+    assert not server.created[1].service.HasField("retryPolicy"), "without end"
+
+
+def test_a_service_may_be_given_so_many_restarts(server: Server) -> None:
+    titus(server, "run", "--service", "--retries", "0", "--instances", "0", "i")
+    [given] = server.created
+    assert given.service.retryPolicy.exponentialBackOff == pb.RetryPolicy.ExponentialBackOff(
+        initialDelayMs=1_000, maxDelayIntervalMs=30_000, retries=0
+    )
+    assert given.service.instances.desired == 0
+
+
 def test_quiet_leaves_the_output_alone(server: Server) -> None:
     assert titus(server, "run", "-q", "i").stderr == ""
 
@@ -72,6 +125,23 @@ def test_quiet_leaves_the_output_alone(server: Server) -> None:
         (["run", "--owner", "d\u00fc@example.com", "i"], "plain ASCII"),
         (["run", "--owner", "ann", "i"], "must be an e-mail address"),
         (["run", "--owner", "@example.com", "i"], "must be an e-mail address"),
+        (["run", "--instances", "some", "i"], "'some' is not a whole number from 0"),
+        (["run", "--retries", "4294967296", "i"], "is not a whole number from 0"),
+        (["run", "--min", "1", "i"], "--min is for services; add --service"),
+        (["run", "--max", "1", "i"], "--max is for services; add --service"),
+        (["run", "--service", "--timeout", "1m", "i"], "a service has no run-time limit"),
+        (["run", "-p", "80:8080", "i"], "names a port of the host, which the agent chooses"),
+        (["run", "-p", "0", "i"], "'0' is not a port"),
+        (["run", "--disk", "much", "i"], "'much'"),
+        (["run", "--network", "host", "i"], "'host' is not an amount"),
+        (["run", "--gpu", "0.5", "i"], "'0.5' is not a whole number of GPUs"),
+        (["run", "-v", "data", "i"], "'data' is not source:target"),
+        (["run", "-v", "a:/a", "--param", "volumes=b:/b", "i"], "mean the same; give one"),
+        (["run", "--param", "A", "i"], "'A' is not NAME=VALUE"),
+        (["run", "--key", " ", "i"], "must be plain ASCII characters, and not blank"),
+        (["submit", "--key", "\u00e4", "-"], "must be plain ASCII characters"),
+        (["scale", JOB], "say how many: N, --min or --max"),
+        (["scale", JOB, "few"], "'few' is not a whole number"),
         (["kill", ""], "an id is empty"),
         (["kill", JOB, " "], "an id is empty"),
         (["show", ""], "an id is empty"),
@@ -145,10 +215,6 @@ def test_a_server_that_goes_away_is_waited_for_and_that_is_said_once(server: Ser
     assert result.stderr.count("went away; waiting") == 1
     assert result.stderr.count("the server is back") == 1
     assert result.stderr.count("task 0 running") == 1
-
-
-def press_ctrl_c() -> None:
-    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
 
 def test_ctrl_c_asks_the_server_to_end_the_job_and_follows_it_to_the_end(server: Server) -> None:

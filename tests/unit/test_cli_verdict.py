@@ -39,6 +39,7 @@ def end(code: str, exit_code: int | None = None, signal: int = 0) -> v1.End:
             end("runtimeLimitExceeded", 0), Verdict(124, "it ran into its runtime limit"), id="limit-yet-0"
         ),
         pytest.param(end("killed"), Verdict(125, "killed: words"), id="killed-before-it-ran"),
+        pytest.param(end("scaledDown", 143, signal=15), Verdict(0), id="not-needed-any-more"),
         pytest.param(end("lost"), Verdict(125, "lost: words"), id="lost"),
         pytest.param(end("error"), Verdict(125, "error: words"), id="engine"),
         pytest.param(end("crashed"), Verdict(125, "crashed: words"), id="never-ran"),

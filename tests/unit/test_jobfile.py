@@ -9,8 +9,9 @@ from google.protobuf.json_format import MessageToJson, ParseDict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from titus_celery.cli import jobfile
+from titus_celery.cli import jobfile, shortform
 from titus_celery.cli.nodes import FileInvalid
+from titus_celery.cli.submit import submit
 from titus_celery.grpc.proto import titus_job_api_pb2 as pb
 
 SHORT = """\
@@ -54,6 +55,57 @@ FULL: dict[str, object] = {
 }
 
 
+EVERYTHING = """\
+image: titus/hello
+type: service
+instances: {desired: 3, min: 1, max: 9}
+retries: {exponential: {retries: 4, initialDelay: 1s, maxDelay: 1m}}
+cpu: 2
+disk: 2GB
+network: 100Mbps
+gpu: 1
+ports: [8080, 9090]
+resources: {allocateIP: true, licence: 1}
+hardConstraints: [uniqueHost, host=h1]
+softConstraints: {zoneBalance: true}
+parameters: {MODE: fast}
+volumes: [data:/data, "/srv:/srv:ro"]
+securityProfile: {securityGroups: [sg-1, sg-2], iamRole: r}
+owner: {ownerEmail: ann@example.com, teamEmail: team@example.com}
+jobGroupInfo: {stack: prod, detail: eu, sequence: "001"}
+"""
+
+EVERYTHING_FULL: dict[str, object] = {
+    "owner": {"ownerEmail": "ann@example.com", "teamEmail": "team@example.com"},
+    "jobGroupInfo": {"stack": "prod", "detail": "eu", "sequence": "001"},
+    "containers": {
+        "main": {
+            "image": {"name": "titus/hello"},
+            "resources": {
+                "cpu": "2",
+                "disk": "2GB",
+                "network": "100Mbps",
+                "gpu": "1",
+                "ports": "8080,9090",
+                "allocateIP": "true",
+                "licence": "1",
+            },
+            "hardConstraints": {"constraints": {"uniqueHost": "", "host": "h1"}},
+            "softConstraints": {"constraints": {"zoneBalance": "true"}},
+            "parameters": {"MODE": "fast", "volumes": "data:/data,/srv:/srv:ro"},
+            "securityProfile": {"securityGroups": "sg-1,sg-2", "iamRole": "r"},
+        }
+    },
+    "service": {
+        "instances": {"desired": 3, "min": 1, "max": 9},
+        "retryPolicy": {
+            "exponentialBackOff": {"retries": 4, "initialDelayMs": "1000", "maxDelayIntervalMs": "60000"}
+        },
+        "containerId": "main",
+    },
+}
+
+
 def wanted(data: dict[str, object]) -> pb.JobDescriptor:
     return ParseDict(data, pb.JobDescriptor())
 
@@ -65,6 +117,51 @@ def only(content: str) -> pb.JobDescriptor:
 
 def test_the_short_form_is_a_descriptor_with_one_container() -> None:
     assert only(SHORT) == wanted(FULL)
+
+
+def test_the_short_form_has_a_name_for_everything_a_service_may_have() -> None:
+    assert only(EVERYTHING) == wanted(EVERYTHING_FULL)
+    assert only(json.dumps(EVERYTHING_FULL)) == wanted(EVERYTHING_FULL)
+
+
+def test_no_name_of_the_short_form_is_left_untold_by_the_help() -> None:
+    words = submit.callback.__doc__ or ""
+    untold = {name for name in shortform.NAMES if name not in words}
+    assert untold == {"appName"}, "another word for name"
+
+
+def test_a_service_has_one_task_that_is_restarted_without_end() -> None:
+    job = only("image: a\ntype: service")
+    assert job.service == pb.ServiceJobSpec(instances=pb.TaskInstances(desired=1), containerId="main")
+    assert only("image: a\ntype: batch") == only("image: a")
+    assert only("image: a\ntype: service\ninstances: 0").service.instances.desired == 0
+
+
+def test_where_names_stand_does_not_matter() -> None:
+    assert only("retries: 2\ninstances: 3\nimage: a\ntype: service") == only(
+        "type: service\nimage: a\ninstances: 3\nretries: 2"
+    )
+
+
+def test_restarts_of_a_service_in_a_number_are_some_seconds_apart() -> None:
+    assert only("image: a\ntype: service\nretries: 2").service.retryPolicy == ParseDict(
+        {
+            "exponentialBackOff": {
+                "retries": 2,
+                "initialDelayMs": "1000",
+                "maxDelayIntervalMs": "30000",
+            }
+        },
+        pb.RetryPolicy(),
+    )
+
+
+def test_one_text_is_a_list_of_one() -> None:
+    job = only("image: a\nports: 8080\nvolumes: data:/data\nhardConstraints: uniqueHost")
+    container = job.containers["main"]
+    assert container.resources["ports"] == "8080"
+    assert container.parameters["volumes"] == "data:/data"
+    assert dict(container.hardConstraints.constraints) == {"uniqueHost": ""}
 
 
 def test_the_full_form_is_proto3_json() -> None:
@@ -130,7 +227,7 @@ def test_retry_policies(retries: str, policy: dict[str, object]) -> None:
         pytest.param("- image: a", "job.yaml:1", "a job must be a mapping", id="list"),
         pytest.param("cpu: 1", "job.yaml:1", "has no `image`", id="no-image"),
         pytest.param("image: a\n\nimagee: b", "job.yaml:3", "did you mean 'image'?", id="unknown"),
-        pytest.param("image: a\nzzz: b", "job.yaml:2", "known are image, command", id="unknown-far"),
+        pytest.param("image: a\nzzz: b", "job.yaml:2", "known are image, type, command", id="unknown-far"),
         pytest.param("image: a\nimage: b", "job.yaml:2", "given twice", id="twice"),
         pytest.param("image:", "job.yaml:1", "image must be text, but is nothing", id="null"),
         pytest.param("image: {a: b}", "job.yaml:1", "image must be text, but is a mapping", id="map"),
@@ -153,6 +250,34 @@ def test_retry_policies(retries: str, policy: dict[str, object]) -> None:
         pytest.param("image: a\ntimeout: soon", "job.yaml:2", "no duration", id="timeout"),
         pytest.param("image: a\ntimeout: 100ms", "job.yaml:2", "whole number of seconds", id="too-fine"),
         pytest.param("image: a\nname: x\nappName: y", "job.yaml:3", "mean the same", id="two-names"),
+        pytest.param("image: a\ntype: cron", "job.yaml:2", "must be one of batch, service", id="type"),
+        pytest.param("image: a\ndisk: big", "job.yaml:2", "disk: 'big'", id="disk"),
+        pytest.param("image: a\nnetwork: 1GB", "job.yaml:2", "network: ", id="network"),
+        pytest.param("image: a\ngpu: half", "job.yaml:2", "gpu: 'half'", id="gpu"),
+        pytest.param("image: a\nports: [80, 80]", "job.yaml:2", "names a port twice", id="ports"),
+        pytest.param("image: a\nports: [[80]]", "job.yaml:2", "each of ports must be text", id="port-list"),
+        pytest.param("image: a\nresources: {disk: big}", "job.yaml:2", "disk: 'big'", id="resource"),
+        pytest.param("image: a\ncpu: 1\nresources:\n  cpu: 2", "job.yaml:4", "mean the same", id="two-cpus"),
+        pytest.param("image: a\nvolumes:\n- data", "job.yaml:3", "not source:target", id="volume"),
+        pytest.param("image: a\nvolumes: [a:/b:x]", "job.yaml:2", "not source:target", id="volume-mode"),
+        pytest.param(
+            "image: a\nvolumes: [a:/b]\nparameters: {volumes: c:/d}", "job.yaml:3", "mean the same", id="vols"
+        ),
+        pytest.param(
+            "image: a\nparameters: {volumes: c:/d}\nvolumes: [a:/b]", "job.yaml:3", "mean the same", id="slov"
+        ),
+        pytest.param(
+            "image: a\nhardConstraints: [host=a,\n host=b]", "job.yaml:3", "given twice", id="constraint"
+        ),
+        pytest.param("image: a\nowner: {mail: x}", "job.yaml:2", "'mail' is unknown in owner", id="owner"),
+        pytest.param("image: a\njobGroupInfo: {stac: x}", "job.yaml:2", "did you mean 'stack'?", id="group"),
+        pytest.param("image: a\ninstances: {min: 1}", "job.yaml:2", "how many are `desired`", id="desired"),
+        pytest.param(
+            "image: a\ninstances: {desired: 1, max: 2}", "job.yaml:2", "add `type: service`", id="bounds"
+        ),
+        pytest.param(
+            "image: a\ntype: service\ntimeout: 1m", "job.yaml:3", "a service has no run-time", id="no-limit"
+        ),
         pytest.param("batch: {}\nimage: a", "job.yaml:2", "'image' is unknown in the job", id="mixed"),
         pytest.param(
             "containers:\n  main:\n    imag: {}", "job.yaml:3", "did you mean 'image'?", id="deep-unknown"
@@ -189,7 +314,7 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=8,
 )
-names = st.sampled_from([*jobfile._SHORT, *pb.JobDescriptor.DESCRIPTOR.fields_by_name])
+names = st.sampled_from([*shortform.NAMES, *pb.JobDescriptor.DESCRIPTOR.fields_by_name])
 
 
 @given(st.dictionaries(names, values, max_size=5))

@@ -16,6 +16,7 @@ import click
 
 from titus_celery.cli import console
 from titus_celery.cli.console import Fault
+from titus_celery.cli.options import epilog
 from titus_celery.cli.processes import FLOWER_PORT
 
 if TYPE_CHECKING:
@@ -32,7 +33,21 @@ START_WITHIN: Final = timedelta(seconds=90)
 PORT: Final = click.IntRange(0, 65_535)
 
 
-@click.command()
+_EPILOG: Final = epilog(
+    {
+        "titus dev": "and then, in another terminal, what it says at the end of its start",
+        "titus dev --port 0 --flower-port 0": "beside another one, with --state-dir DIRECTORY",
+        "titus dev --keep": "containers outlive it, until the next start finds them",
+    },
+    {
+        "0": "it was told to stop",
+        "2": "the command line is wrong",
+        "125": "it did not become ready, or cannot go on; standard error says why",
+    },
+)
+
+
+@click.command(epilog=_EPILOG)
 @click.option(
     "--port", type=PORT, default=7104, show_default=True, help="The API's port on loopback; 0: any free one."
 )

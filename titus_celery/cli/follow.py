@@ -7,11 +7,12 @@ runs of one slot are read one after the other, so their output keeps its order.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from titus_celery.cli.lines import Lines
+from titus_celery.cli.specs import container_of, is_service, spec_of
 from titus_celery.cli.verdict import Verdict, of_end, of_slots
 from titus_celery.core.reasons import Code
 from titus_celery.core.resources import MEMORY
@@ -24,6 +25,8 @@ __all__ = ["Ask", "Follower", "Say", "Step", "Summary", "Tail", "Write"]
 #: How often the output of one run may fail to be read. Its end comes with it and decides the exit
 #: code, so one failure, which may be about the moment, is not the last word.
 TRIES_MAX: Final = 2
+#: Codes of ends whose reason says all that there is to say.
+_PLAIN: Final = frozenset({Code.FAILED.value, Code.SCALED_DOWN.value})
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +95,11 @@ class Summary:
 class Follower:
     """What is known of one job, and what that means for who follows it."""
 
-    def __init__(self, job_id: str, *, with_output: bool = True) -> None:
+    def __init__(self, job_id: str, *, with_output: bool = True, is_service: bool = False) -> None:
         self._job_id = job_id
         self._with_output = with_output
+        #: Whether it has no end of its own, so that its slots may come and go.
+        self.is_service = is_service
         self._slots: dict[int, dict[int, _Run]] = {}
         self._by_id: dict[str, _Run] = {}
         self._desired = 0
@@ -110,7 +115,8 @@ class Follower:
     @property
     def verdict(self) -> Verdict:
         """The exit code that the job means, and why if the code alone does not tell; asked at the end."""
-        bad = of_slots({slot: self._verdict_of(slot) for slot in range(max(self._desired, 1))})
+        slots = self._all_slots() or ([] if self.is_service else [0])
+        bad = of_slots({slot: self._verdict_of(slot) for slot in slots})
         if bad is None:
             return Verdict(0)
         slot, verdict = bad
@@ -118,7 +124,7 @@ class Follower:
 
     def summary(self) -> list[Summary]:
         """Every slot, in order."""
-        last = {slot: self._last(slot) for slot in range(self._desired)}
+        last = {slot: self._last(slot) for slot in self._all_slots()}
         return [
             Summary(
                 slot,
@@ -140,6 +146,7 @@ class Follower:
                 return [*self._all_reads(), *self._tell()]
             case "jobDefinitionUpdate":
                 self._describe(message.jobDefinitionUpdate.jobDescriptor)
+                return [*self._tell()]
             case "taskUdate":
                 run = self._update(message.taskUdate.task)
                 return [*self._reads(run.slot), *self._tell()]
@@ -181,9 +188,9 @@ class Follower:
         return [said, *self._reads(run.slot)]
 
     def _describe(self, descriptor: pb.JobDescriptor) -> None:
-        self._desired = descriptor.batch.instances.desired
-        container = descriptor.containers.get(descriptor.batch.containerId)
-        self._memory = container.resources.get(MEMORY, "") if container else ""
+        self.is_service = is_service(descriptor)
+        self._desired = spec_of(descriptor).instances.desired
+        self._memory = container_of(descriptor).resources.get(MEMORY, "")
 
     def _update(self, task: pb.Task) -> _Run:
         """Take in a task; how it stands is to be said, unless it ended: that is said with its output."""
@@ -230,7 +237,7 @@ class Follower:
     def _write(self, run: _Run, source: v1.Source.ValueType, data: bytes) -> list[Step]:
         if not self._with_output:
             return []
-        if self._desired > 1:
+        if self._is_several:
             data = run.lines.setdefault(source, Lines(run.slot)).whole(data)
         return [Write(source, data)] if data else []
 
@@ -242,20 +249,31 @@ class Follower:
             if (rest := lines.rest())
         ]
         if end is not None:
-            verdict = of_end(end, self._memory)
             reason = end.reason or end.reason_code
-            how = reason if end.reason_code == Code.FAILED.value else f"failed: {reason}"
-            how = how if verdict.code else "finished"
+            how = reason if end.reason_code in _PLAIN else f"failed: {reason}"
+            how = "finished" if end.reason_code == Code.NORMAL.value else how
             steps.append(Say(f"{self._name(run)} {how}"))
         return [*steps, *self._reads(run.slot), *self._tell()]
 
     def _tell(self) -> Iterable[Step]:
         """How far the job is, when that has changed."""
-        if self._desired > 1 and (progress := self._progress_text()) != self._progress:
+        if self._is_several and (progress := self._progress_text()) != self._progress:
             self._progress = progress
             yield Say(progress)
 
+    @property
+    def _is_several(self) -> bool:
+        """Whether tasks are told apart; a service's are, as it may be made larger at any time."""
+        return self.is_service or self._desired > 1
+
+    def _all_slots(self) -> Sequence[int]:
+        """Every slot. A service's are those that were heard of, since numbers of slots do not return."""
+        return sorted(self._slots) if self.is_service else range(self._desired)
+
     def _progress_text(self) -> str:
+        if self.is_service:
+            running = sum(runs[max(runs)].state is State.RUNNING for runs in self._slots.values())
+            return f"{running}/{self._desired} running"
         done = failed = retrying = 0
         for slot in range(self._desired):
             run = self._current(slot)

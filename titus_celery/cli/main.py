@@ -30,9 +30,10 @@ INTERRUPTED: Final = 130
 _COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "run": ("run", "Run a command in a container; its output and exit code become yours."),
     "submit": ("submit", "Submit the jobs of a YAML or JSON file."),
-    "ls": ("ls", "List the jobs that live."),
+    "ls": ("ls", "List jobs."),
     "show": ("show", "Show one job or task."),
-    "kill": ("kill", "End a job or a task."),
+    "scale": ("scale", "Change how many tasks a service has."),
+    "kill": ("kill", "End jobs and tasks."),
     "dev": ("dev", "Run a whole installation on this machine."),
     "gateway": ("processes", "Run the API server."),
     "control": ("processes", "Run a control worker: places tasks, acts on deadlines."),
@@ -46,13 +47,14 @@ Examples:
   titus dev                                  everything on this machine
   titus run titus/hello -- echo hello        in another terminal
   titus run --instances 3 IMAGE -- ./work    three containers, output by line
+  titus run --service -p 8080 IMAGE          a service, started again whenever it ends
   titus submit job.yaml --follow             a job from a file
-  titus ls; titus show ID; titus kill ID
+  titus ls; titus show ID; titus scale ID 3; titus kill ID
 
 \b
 Server and caller come from --server and --owner, or TITUS_SERVER and TITUS_OWNER.
-Exit codes: 2 usage, 125 titus could not do it, 124 a run-time limit, 128+n signal n,
-otherwise the container's own.
+Exit codes: 0 done, 2 usage, 125 titus could not do it; of a job that is followed also 124 a
+run-time limit, 128+n signal n, otherwise the container's own. `titus COMMAND --help` has them all.
 """
 
 

@@ -17,6 +17,7 @@ from titus_celery.cli.console import Fault
 
 __all__ = [
     "FileInvalid",
+    "choice",
     "documents",
     "entries",
     "fault",
@@ -127,6 +128,14 @@ def whole(node: Node, file: str, what: str, least: int = 0, most: int = UINT32_M
     if not (digits and least <= int(written) <= most):
         raise _wrong(node, file, what, f"a whole number from {least} to {most}")
     return int(written)
+
+
+def choice(node: Node, file: str, what: str, words: Sequence[str]) -> str:
+    """One of these words."""
+    word = text(node, file, what)
+    if word not in words:
+        raise fault(node, file, f"{what} must be one of {', '.join(words)}, but is {word!r}")
+    return word
 
 
 def number(node: Node, file: str, what: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Final
 
 import click
 from google.protobuf.json_format import MessageToDict
@@ -12,12 +13,31 @@ from google.protobuf.message import Message
 
 from titus_celery.grpc.proto import titus_job_api_pb2 as pb
 
-__all__ = ["local_time", "print_json", "state"]
+__all__ = ["bound", "is_over", "kind", "local_time", "print_json", "state"]
+
+#: What the API calls an upper bound that is none.
+_NO_BOUND: Final = (0, 2**31 - 1)
+_OVER: Final = (pb.FINISHED, pb.FAILED)
 
 
 def state(value: pb.JobState | pb.TaskState) -> str:
     """The name of a state."""
     return pb.State.Name(value.state)
+
+
+def is_over(job: pb.Job) -> bool:
+    """Whether the job has ended."""
+    return job.jobState.state in _OVER
+
+
+def kind(descriptor: pb.JobDescriptor) -> str:
+    """batch, service or mantis."""
+    return descriptor.WhichOneof("jobSpec") or ""
+
+
+def bound(most: int) -> str:
+    """An upper bound in words."""
+    return "unbounded" if most in _NO_BOUND else str(most)
 
 
 def local_time(timestamp: str) -> str:

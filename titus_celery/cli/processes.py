@@ -18,6 +18,7 @@ import click
 
 import titus_celery
 from titus_celery.cli.console import Fault
+from titus_celery.cli.options import epilog
 from titus_celery.settings import Settings
 
 __all__ = [
@@ -39,6 +40,17 @@ __all__ = [
 FLOWER_PORT: Final = 5555
 
 _CELERY: Final = (sys.executable, "-m", "celery", "-A", "titus_celery")
+
+#: How each of them ends.
+_CODES: Final[Mapping[str, str]] = {
+    "0": "it was told to stop, by SIGTERM or Ctrl-C",
+    "2": "the command line is wrong",
+    "125": "it cannot start; standard error says why",
+}
+_WORKER_CODES: Final[Mapping[str, str]] = {
+    **_CODES,
+    "75": "it can do no good any more and must be started again, which `titus dev` and systemd do",
+}
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -106,7 +118,15 @@ def _redis_url(function: F) -> F:
     )(function)
 
 
-@click.command()
+@click.command(
+    epilog=epilog(
+        {
+            "titus gateway": "on 127.0.0.1:7104, with the Redis of this machine",
+            "titus gateway --listen 10.0.0.5:7104": "where others reach it, who are not asked who they are",
+        },
+        _CODES,
+    )
+)
 @click.option("--listen", metavar="HOST:PORT", help="Where to listen (or TITUS_LISTEN).")
 @_redis_url
 def gateway(listen: str | None, redis_url: str | None) -> None:
@@ -114,14 +134,23 @@ def gateway(listen: str | None, redis_url: str | None) -> None:
     _become(gateway_command(), TITUS_LISTEN=listen, TITUS_REDIS_URL=redis_url)
 
 
-@click.command()
+@click.command(epilog=epilog({"titus control": "one is enough; of several each does a part"}, _WORKER_CODES))
 @_redis_url
 def control(redis_url: str | None) -> None:
     """Run a control worker: `celery -A titus_celery worker -Q titus.control`."""
     _become(control_command(), TITUS_REDIS_URL=redis_url)
 
 
-@click.command()
+@click.command(
+    epilog=epilog(
+        {
+            "titus agent": "with all that this host's engine has",
+            "titus agent --queues gpu,default --zone b": "for jobs with the constraint serverGroup=gpu, too",
+            "titus agent --id $(hostname)": "the same agent at every start",
+        },
+        _WORKER_CODES,
+    )
+)
 @click.option(
     "--id",
     "agent_id",
@@ -129,9 +158,9 @@ def control(redis_url: str | None) -> None:
     help="Be this agent (default: the first of HOST-1, HOST-2 and so on that is free on this engine).",
 )
 @click.option("--queues", metavar="NAME,...", help="The named queues to serve (or TITUS_QUEUES).")
-@click.option("--slots", type=click.IntRange(1), help="Containers at once (or TITUS_SLOTS).")
-@click.option("--zone", help="Where this host is (or TITUS_ZONE).")
-@click.option("--region", help="Where this host is (or TITUS_REGION).")
+@click.option("--slots", type=click.IntRange(1), metavar="N", help="Containers at once (or TITUS_SLOTS).")
+@click.option("--zone", metavar="NAME", help="Where this host is (or TITUS_ZONE).")
+@click.option("--region", metavar="NAME", help="Where this host is (or TITUS_REGION).")
 @click.option("--engine-url", metavar="URL", help="The Docker Engine (or TITUS_ENGINE_URL, or DOCKER_HOST).")
 @click.option("--on-stop", type=click.Choice(["keep", "stop"]), help="Containers, when it stops.")
 @_redis_url
@@ -162,14 +191,14 @@ def agent(
     )
 
 
-@click.command()
+@click.command(epilog=epilog({"titus beat": "of several one ticks, and when it is gone another"}, _CODES))
 @_redis_url
 def beat(redis_url: str | None) -> None:
     """Run the beat: `celery -A titus_celery beat`."""
     _become(beat_command(), TITUS_REDIS_URL=redis_url)
 
 
-@click.command()
+@click.command(epilog=epilog({"titus flower --port 5556": "http://127.0.0.1:5556"}, _CODES))
 @click.option("--address", default="127.0.0.1", show_default=True, help="Where to listen.")
 @click.option(
     "--port", type=click.IntRange(1, 65_535), default=FLOWER_PORT, show_default=True, help="Where to listen."

@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
 from titus_celery.cli import console
-from titus_celery.cli.options import connect, with_server
-
-if TYPE_CHECKING:
-    from titus_celery.grpc.proto import titus_job_api_pb2 as pb
+from titus_celery.cli.describe import Wanted, describing
+from titus_celery.cli.options import connect, epilog, once_told, with_key, with_owner
 
 __all__ = ["run"]
 
-
-def _checked(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    """What the option holds, if its parser accepts it; its ValueError says what is wrong."""
-    from titus_celery.cli import quantities
-    from titus_celery.core import resources
-
-    parsers: dict[str | None, Callable[[str], int]] = {
-        "cpu": resources.cpu_millis,
-        "memory": resources.memory_bytes,
-        "timeout": quantities.seconds,
-    }
-    try:
-        if value is not None:
-            parsers[param.name](value)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from error
-    return value
+_EPILOG = epilog(
+    {
+        "titus run titus/hello -- echo hello": "its output and exit code become yours",
+        "titus run -d --retries 2 IMAGE -- ./work": "print the job's id and leave it to itself",
+        "titus run --instances 3 -e A=1 IMAGE -- ./work": "three containers, output by line",
+        "titus run --service -p 8080 --instances 2 IMAGE": "two that are started again when they end",
+    },
+    {
+        "N": "the container's own; of several the first that is not 0",
+        "0": "with -d and --service: the job was accepted",
+        "2": "the command line is wrong",
+        "124": "it ran into its run-time limit",
+        "125": "titus could not run it; standard error says why",
+        "128+n": "signal n ended it",
+        "130": "Ctrl-C",
+    },
+)
 
 
 class _Run(click.Command):
@@ -50,93 +47,49 @@ class _Run(click.Command):
             raise click.UsageError(hint, ctx) from error
 
 
-@click.command(cls=_Run)
-@click.option("--env", "-e", multiple=True, metavar="K=V", help="Set an environment variable. Repeatable.")
-@click.option("--cpu", callback=_checked, help="Cores, such as 0.5.  [default: the server's]")
-@click.option("--memory", callback=_checked, help="Memory, such as 256MiB.  [default: the server's]")
-@click.option(
-    "--instances", type=click.IntRange(1, 2**32 - 1), default=1, show_default=True, help="How many tasks."
-)
-@click.option(
-    "--retries", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Retries of each task."
-)
-@click.option("--timeout", callback=_checked, help="Longest run of a task, such as 10m.")
-@click.option("--name", "app_name", metavar="APP", default="", help="A name for the job.")
-@click.option("--quiet", "-q", is_flag=True, help="The containers' output alone.")
-@with_server
+@click.command(cls=_Run, epilog=_EPILOG)
+@describing
+@click.option("--detach", "-d", is_flag=True, help="Print the job's id and leave it to itself.")
+@with_key
+@click.option("--quiet", "-q", is_flag=True, help="The containers' output (or the id) alone.")
+@with_owner
 @click.argument("image")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
 def run(
     ctx: click.Context,
-    env: tuple[str, ...],
-    cpu: str | None,
-    memory: str | None,
-    instances: int,
-    retries: int,
-    timeout: str | None,
-    app_name: str,
+    /,
+    detach: bool,
+    key: str | None,
     quiet: bool,
     server: str,
     owner: str,
     image: str,
     command: tuple[str, ...],
+    **options: Any,
 ) -> None:
     """Run COMMAND in a container of IMAGE and show what it writes.
 
     Standard output and error come through unchanged; several instances are marked by line. What
-    happens is told on standard error. The exit code is the container's (of several: the first that
-    is not 0); 124 is a run-time limit, 128+n signal n, 125 that titus could not run it.
+    happens is told on standard error. Ctrl-C ends the job; a second one leaves it running and prints
+    its id.
 
-    Ctrl-C ends the job; a second one leaves it running and prints its id.
+    A job is tried again as often as --retries says if it fails, and then it is over (docker's
+    --restart=on-failure:N). With --service it never is by itself (docker's --restart=always), so its id
+    is printed and it is left to itself, as with -d.
     """
     from titus_celery.cli.follow import Follower
     from titus_celery.cli.watch import watch
 
-    job = _descriptor(image, command, env, cpu=cpu, memory=memory, timeout=timeout)
-    job.appName = app_name
-    job.batch.instances.desired = instances
-    if retries:
-        job.batch.retryPolicy.immediate.retries = retries
+    wanted = Wanted(**options)
+    job = wanted.descriptor(image, command)
+    tell = console.silent if quiet else console.note
     with connect(server, owner) as client:
-        job_id = client.submit(job)
-        if not quiet:
-            console.note(f"job {job_id}")
-        tell = console.silent if quiet else console.note
+        job_id = client.submit(job, key, on_wait=once_told(tell))
+        if wanted.is_service or detach:
+            click.echo(job_id)
+            if wanted.is_service:
+                tell(f"a service, kept running until `titus kill {job_id}`")
+            return
+        tell(f"job {job_id}")
         ctx.exit(watch(client, job_id, Follower(job_id), note=tell))
-
-
-def _descriptor(
-    image: str,
-    command: tuple[str, ...],
-    env: tuple[str, ...],
-    *,
-    cpu: str | None,
-    memory: str | None,
-    timeout: str | None,
-) -> pb.JobDescriptor:
-    from titus_celery.cli import quantities
-    from titus_celery.cli.jobfile import CONTAINER_ID
-    from titus_celery.grpc.proto import titus_job_api_pb2 as pb
-
-    is_id = image.startswith("sha256:")
-    # Only what was asked for is sent: the defaults are the server's.
-    container = pb.Container(
-        image=pb.Image(imageId=image) if is_id else pb.Image(name=image),
-        command=command,
-        env=dict(_variable(entry) for entry in env),
-        resources={kind: amount for kind, amount in (("cpu", cpu), ("memory", memory)) if amount},
-    )
-    job = pb.JobDescriptor(
-        containers={CONTAINER_ID: container}, batch=pb.BatchJobSpec(containerId=CONTAINER_ID)
-    )
-    if timeout:
-        job.batch.runtimeLimitSecs = quantities.seconds(timeout)
-    return job
-
-
-def _variable(entry: str) -> tuple[str, str]:
-    name, equals, value = entry.partition("=")
-    if not (name and equals):
-        raise click.BadParameter(f"{entry!r} is not NAME=VALUE", param_hint="--env")
-    return name, value

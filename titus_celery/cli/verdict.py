@@ -6,6 +6,8 @@
 | 124 | it ran into its runtime limit |
 | 125 | no container of that slot ran to an exit, or it was ended from outside and exited with 0 |
 | 128+n | signal n ended it |
+
+A task of a service that was made smaller ended well, whatever its exit was.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ def of_end(end: v1.End | None, memory: str) -> Verdict:
     """What one run means. *memory* is its limit, in words; None: nothing could be learnt of its end."""
     if end is None:
         return Verdict(NOT_RUN, "how it ended could not be learnt")
-    if end.reason_code == Code.NORMAL.value:
+    if end.reason_code in (Code.NORMAL.value, Code.SCALED_DOWN.value):
         return Verdict(0)
     if end.reason_code == Code.LIMIT.value:
         return Verdict(LIMIT_REACHED, "it ran into its runtime limit")

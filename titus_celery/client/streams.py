@@ -15,7 +15,16 @@ import grpc
 
 from titus_celery.client.failure import CallFailed, describe
 
-__all__ = ["BROKEN", "Disconnected", "OpenStream", "Outage", "Pause", "Reconnected", "resumed"]
+__all__ = [
+    "BROKEN",
+    "Disconnected",
+    "OpenStream",
+    "Outage",
+    "Pause",
+    "Reconnected",
+    "delay_after",
+    "resumed",
+]
 
 #: Statuses with which a stream ends that may simply be opened again. The server closes one whose
 #: reader is too slow with RESOURCE_EXHAUSTED, one that it can no longer continue with OUT_OF_RANGE,
@@ -47,7 +56,14 @@ class Disconnected:
 
 @dataclass(frozen=True, slots=True)
 class Reconnected:
-    """The server answers again; what follows starts where the stream can start again."""
+    """The server answers again.
+
+    *resumed*: what follows goes on where it broke off, and nothing was missed. If not, a snapshot
+    follows that stands for all that was missed, and *why_not* says why, unless nothing had been heard yet.
+    """
+
+    resumed: bool = True
+    why_not: str = ""
 
 
 M = TypeVar("M")
@@ -71,6 +87,11 @@ class Pause(Protocol):
 
     def wait(self, span: timedelta) -> bool:
         """Let *span* pass; True if nobody wants the stream any more."""
+
+
+def delay_after(tries: int) -> timedelta:
+    """How long to wait for a server after so many attempts to reach it again."""
+    return min(DELAY_FIRST * (1 << min(tries, _DOUBLINGS_MAX)), DELAY_MAX)
 
 
 class Outage:
@@ -98,9 +119,8 @@ class Outage:
             self._since = now
         if now - self._since >= self._patience:
             return None
-        delay = min(DELAY_FIRST * (1 << min(self._tries, _DOUBLINGS_MAX)), DELAY_MAX)
         self._tries += 1
-        return delay
+        return delay_after(self._tries - 1)
 
     def busy(self, now: timedelta) -> timedelta:
         """How long to wait for a server that had no room; it answered, so patience begins anew."""

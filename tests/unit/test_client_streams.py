@@ -4,48 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any
 
 import grpc
 import pytest
 
+from tests.unit.broken_calls import Broke
 from titus_celery.client import CallFailed, Disconnected, Reconnected
 from titus_celery.client.failure import failure
 from titus_celery.client.streams import DELAY_MAX, SETTLED_AFTER, Outage, resumed
 
 MINUTE = timedelta(minutes=1)
 NOTHING = timedelta(0)
-
-
-class Broke(grpc.RpcError, grpc.Call):
-    """What gRPC raises when a call ends with another status than OK."""
-
-    def __init__(self, code: grpc.StatusCode) -> None:
-        self._code = code
-
-    def code(self) -> grpc.StatusCode:
-        return self._code
-
-    def details(self) -> str:
-        return "words"
-
-    def initial_metadata(self) -> tuple[Any, ...]:
-        return ()
-
-    def trailing_metadata(self) -> tuple[Any, ...]:
-        return ()
-
-    def add_callback(self, callback: object) -> bool:
-        return False
-
-    def cancel(self) -> bool:
-        return False
-
-    def is_active(self) -> bool:
-        return False
-
-    def time_remaining(self) -> float:
-        return 0
 
 
 AWAY = Broke(grpc.StatusCode.UNAVAILABLE)
