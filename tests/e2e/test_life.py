@@ -104,7 +104,7 @@ def test_the_container_is_what_the_job_asked_for(shared: Installation) -> None:
     assert "no-new-privileges" in host["SecurityOpt"]
     assert not host["Privileged"]
     assert container["Image"] == shared.engine.image_id("titus/hello:latest")
-    assert task.taskContext["task.address.ip"] == container["NetworkSettings"]["IPAddress"]
+    assert task.taskContext["task.ip"] == container["NetworkSettings"]["IPAddress"]
     shared.client.kill(job_id)
     shared.over(job_id)
     until(lambda: shared.engine.container(task_id) is None, "the container is gone", SOON)
