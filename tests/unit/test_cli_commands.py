@@ -6,10 +6,12 @@ import json
 import os
 from pathlib import Path
 
+import click
 import grpc
 import pytest
 
 from tests.unit.scripted_server import JOB, NEAR, TASK, Server, job, titus
+from titus_celery.cli.main import cli
 from titus_celery.grpc.proto import titus_job_api_pb2 as pb
 
 
@@ -102,6 +104,18 @@ def test_a_submission_whose_end_is_not_known_can_go_on_under_its_key(server: Ser
 def test_the_help_says_for_which_jobs_the_beginning_of_an_id_is_enough(server: Server, command: str) -> None:
     words = " ".join(titus(server, command, "--help").stdout.split())
     assert "The beginning of a live job's id is enough. A job that is over and a task need" in words
+
+
+COMMANDS = cli.list_commands(click.Context(cli))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_help_teaches_with_an_example_and_tells_the_exit_codes(server: Server, command: str) -> None:
+    told = titus(server, command, "--help").stdout
+    examples, codes = told.split("Examples:\n")[1].split("Exit codes:\n")
+    assert f"titus {command}" in examples
+    assert {"0", "2", "125"} <= {line.split()[0] for line in codes.splitlines()}
+    assert max(map(len, examples.splitlines())) <= 110, "no terminal is so wide"
 
 
 def test_the_help_of_submit_warns_of_output_that_is_gone(server: Server) -> None:

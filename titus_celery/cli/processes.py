@@ -42,14 +42,21 @@ FLOWER_PORT: Final = 5555
 _CELERY: Final = (sys.executable, "-m", "celery", "-A", "titus_celery")
 
 #: How each of them ends.
+_STOPPED: Final = "it was told to stop, by SIGTERM or Ctrl-C"
 _CODES: Final[Mapping[str, str]] = {
-    "0": "it was told to stop, by SIGTERM or Ctrl-C",
+    "0": _STOPPED,
     "2": "the command line is wrong",
     "125": "it cannot start; standard error says why",
 }
-_WORKER_CODES: Final[Mapping[str, str]] = {
-    **_CODES,
-    "75": "it can do no good any more and must be started again, which `titus dev` and systemd do",
+_DEAF: Final = {"75": "it can do no good any more and must be started again, as `titus dev` and systemd do"}
+_AGENT_CODES: Final[Mapping[str, str]] = {**_CODES, **_DEAF}
+#: Celery calls a worker that Ctrl-C stopped a failure.
+_CONTROL_CODES: Final[Mapping[str, str]] = {
+    "0": "it was told to stop, by SIGTERM",
+    "1": "it was told to stop, by Ctrl-C",
+    "2": _CODES["2"],
+    **_DEAF,
+    "125": _CODES["125"],
 }
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -134,7 +141,7 @@ def gateway(listen: str | None, redis_url: str | None) -> None:
     _become(gateway_command(), TITUS_LISTEN=listen, TITUS_REDIS_URL=redis_url)
 
 
-@click.command(epilog=epilog({"titus control": "one is enough; of several each does a part"}, _WORKER_CODES))
+@click.command(epilog=epilog({"titus control": "one is enough; of several each does a part"}, _CONTROL_CODES))
 @_redis_url
 def control(redis_url: str | None) -> None:
     """Run a control worker: `celery -A titus_celery worker -Q titus.control`."""
@@ -148,7 +155,7 @@ def control(redis_url: str | None) -> None:
             "titus agent --queues gpu,default --zone b": "for jobs with the constraint serverGroup=gpu, too",
             "titus agent --id $(hostname)": "the same agent at every start",
         },
-        _WORKER_CODES,
+        _AGENT_CODES,
     )
 )
 @click.option(
