@@ -125,7 +125,7 @@ def test_a_service_that_shrinks_ends_tasks_for_good(titus: Titus) -> None:
     resize(titus, id, 1)
     assert len(slots(titus, id)) == 1
     gone = [task for task in titus.job(id).tasks if task.state.state == pb.FAILED]
-    assert {task.state.reason for task in gone} == {"scaledDown: 1 tasks are wanted"}
+    assert {task.state.reason for task in gone} == {"scaledDown: 1 task is wanted"}
     titus.wait(60)
     assert len(titus.job(id).tasks) == 3
 

@@ -188,7 +188,7 @@ def test_a_service_shrinks_and_its_surplus_is_never_started_again() -> None:
     for run in runs[:2]:
         told = run.end()
         assert told is not None
-        assert str(told.reason) == "scaledDown: 1 tasks are wanted"
+        assert str(told.reason) == "scaledDown: 1 task is wanted"
     world.sleep(60)
     world.sweep()
     # The oldest go first.

@@ -133,7 +133,7 @@ def test_a_task_that_has_a_container_is_marked_and_its_agent_told() -> None:
     (left, right) = (up(task(one, 0)), up(task(one, 1)))
     decision = resized(one, [left, right], NOW)
     [marked] = decision.tasks
-    assert (marked.id, str(marked.stop_for)) == (left.id, "scaledDown: 1 tasks are wanted")
+    assert (marked.id, str(marked.stop_for)) == (left.id, "scaledDown: 1 task is wanted")
     assert not marked.state.is_final
     assert StopTask(left.id, agent().id) in decision.commands
     # What is on its way is not chosen again.

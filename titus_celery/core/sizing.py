@@ -95,7 +95,8 @@ def _shrunk(job: Job, open_tasks: Sequence[Task], surplus: int, now: datetime) -
     """Slots in which nothing runs any more go first; then those whose tasks are missed least (B1.10)."""
     dropped = min(surplus, exhausted(job))
     chosen = _victims(open_tasks, min(surplus - dropped, VICTIMS_PER_COMMIT))
-    reason = Reason(Code.SCALED_DOWN, f"{job.descriptor.spec.desired} tasks are wanted")
+    wanted = job.descriptor.spec.desired
+    reason = Reason(Code.SCALED_DOWN, f"{wanted} {'task is' if wanted == 1 else 'tasks are'} wanted")
     steps = [_taken_away(job, task, reason, now) for task in chosen]
     return Decision(
         # Also without a slot dropped: the job's new version keeps others from ending as many again.
