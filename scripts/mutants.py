@@ -65,6 +65,8 @@ class Verdict:
 
     mutant: Mutant
     killer: str
+    #: Why it could not be tried: it does not even load.
+    fault: str = ""
 
 
 class CannotTryError(Exception):
@@ -175,6 +177,8 @@ class Copy:
         self._write(mutant.damage)
         try:
             return Verdict(mutant, self.first_failure(mutant.tests))
+        except CannotTryError as error:
+            return Verdict(mutant, "", str(error))
         finally:
             self._write(intact)
 
@@ -194,11 +198,11 @@ class Copy:
             return f"(took longer than {patience} s)"
         if done.returncode == 0:
             return ""
-        found = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
-        if not found or "::" not in found[1]:
+        found = re.search(r"^(FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
+        if not found or "::" not in found[2]:
             # What does not even load is no mutant.
             raise CannotTryError(f"pytest {' '.join(tests)}: {done.stdout[-2_000:]}{done.stderr[-2_000:]}")
-        return found[1]
+        return found[2] if found[1] == "FAILED" else f"what is around {found[2]}"
 
     def _write(self, files: Mapping[str, str]) -> None:
         for file, source in files.items():
@@ -231,6 +235,13 @@ def verdicts(mutants: list[Mutant], place: Path) -> Iterator[Verdict]:
         yield from pool.map(try_out, mutants)
 
 
+def told(verdict: Verdict) -> str:
+    """What became of a mutant, in words."""
+    if verdict.killer:
+        return f"killed by {verdict.killer}"
+    return f"CANNOT BE TRIED: {verdict.fault}" if verdict.fault else f"SURVIVED {verdict.mutant.tests}"
+
+
 def main() -> int:
     """Try all mutants, or those whose name holds the word that is given."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -251,10 +262,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="titus-mutants-") as place:
             for number, verdict in enumerate(verdicts(mutants, Path(place)), 1):
                 survivors += not verdict.killer
-                result = (
-                    f"killed by {verdict.killer}" if verdict.killer else f"SURVIVED {verdict.mutant.tests}"
-                )
-                print(f"[{number}/{len(mutants)}] {verdict.mutant.name}: {result}", flush=True)
+                print(f"[{number}/{len(mutants)}] {verdict.mutant.name}: {told(verdict)}", flush=True)
     except CannotTryError as error:
         print(f"mutants cannot be tried: {error}", file=sys.stderr)
         return 2

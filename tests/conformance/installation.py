@@ -29,6 +29,7 @@ from titus_celery.adapters.memory_executor import (
     until_released,
 )
 from titus_celery.adapters.memory_keyspace import MemoryKeyspace
+from titus_celery.adapters.system import SystemIds
 from titus_celery.core.model import Exit, JobId, TaskId
 from titus_celery.core.states import State
 from titus_celery.grpc.hub import OBSERVER_EVENTS_MAX
@@ -36,7 +37,8 @@ from titus_celery.grpc.proto import titus_job_api_pb2 as pb
 from titus_celery.grpc.proto.titus_celery_v1_pb2_grpc import ObservationServiceStub, TaskOutputServiceStub
 from titus_celery.grpc.proto.titus_job_api_pb2_grpc import JobManagementServiceStub
 from titus_celery.grpc.server import Gateway, build_server
-from titus_celery.ports import ImageResolver
+from titus_celery.ports import Ids, ImageResolver
+from titus_celery.service.feed import Feed
 from titus_celery.settings import Settings
 
 __all__ = ["Hand", "Loop", "Titus", "batch", "container", "service", "serving"]
@@ -255,6 +257,8 @@ def serving(
     *,
     events_max: int = OBSERVER_EVENTS_MAX,
     resolver: ImageResolver | None = None,
+    ids: Ids | None = None,
+    feed: Feed | None = None,
     **settings: Any,
 ) -> Iterator[Titus]:
     """An installation over this store; it is an error of its test if a call ended INTERNAL."""
@@ -264,12 +268,13 @@ def serving(
         at=inside.keyspace,
         committed=inside.committed,
         queue=inside.queue,
+        ids=ids or SystemIds(),
         own=inside,
         settings=Settings(**settings),
     )
 
     def build() -> Gateway:
-        return build_server(store.services(resolver), "127.0.0.1:0", events_max=events_max)
+        return build_server(store.services(resolver, feed), "127.0.0.1:0", events_max=events_max)
 
     gateway: Gateway = loop.run(build)
     loop.run(gateway.start)

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
 
 import grpc
 import pytest
 
-from tests.conformance.installation import Titus, batch
+from tests.conformance.installation import Hand, Loop, Titus, batch, serving
+from tests.grpc_api.world import BLOCK, PATIENCE
+from titus_celery.adapters.snapshots import SnapshotStore
+from titus_celery.adapters.store import RecordStore
+from titus_celery.core.decision import LogEntry
 from titus_celery.core.lifecycle import ended
 from titus_celery.core.model import TaskId
 from titus_celery.core.reasons import Code, Reason
 from titus_celery.core.states import State
 from titus_celery.grpc.proto import titus_job_api_pb2 as pb
+from titus_celery.ports import Position
+from titus_celery.service.feed import Feed
 
 
 def retried(retries: int, desired: int = 1) -> pb.JobDescriptor:
@@ -154,6 +163,38 @@ def spec(desired: int, retries: int) -> pb.BatchJobSpec:
         containerId="main",
         retryPolicy=pb.RetryPolicy(immediate=pb.RetryPolicy.Immediate(retries=retries)),
     )
+
+
+class Gate:
+    """A change log that is read only while the gate is open."""
+
+    def __init__(self, records: RecordStore) -> None:
+        self._records = records
+        self.is_open = threading.Event()
+        self.is_open.set()
+
+    def end(self) -> Position:
+        return self._records.end()
+
+    def read(self, after: Position, limit: int, block: timedelta) -> Sequence[tuple[Position, LogEntry]]:
+        entries = self._records.read(after, limit, block)
+        self.is_open.wait(PATIENCE)
+        return entries
+
+
+def test_who_asks_right_after_a_write_waits_until_it_is_known(hand: Hand, loop: Loop) -> None:
+    gate = Gate(RecordStore(hand.keyspace))
+    feed = Feed(gate, SnapshotStore(hand.keyspace), block=BLOCK, retry_after=BLOCK)
+    with serving(hand, loop, feed=feed) as titus:
+        titus.find()
+        gate.is_open.clear()
+        id = titus.create()
+        asked: Any = titus.jobs.FindJobs
+        answer = asked.future(pb.JobQuery(), timeout=PATIENCE)
+        # By the time that this is answered, the other call was begun.
+        titus.refused(titus.jobs.KillJob, pb.JobId(id="nobody"))
+        gate.is_open.set()
+        assert ids(answer.result()) == [id]
 
 
 def test_what_was_just_written_is_found(titus: Titus) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import grpc
 
 from tests.conformance.installation import Titus, batch, service
 from tests.grpc_api.world import PATIENCE
+from titus_celery.core.fingerprint import fingerprint
 from titus_celery.core.model import JobId
+from titus_celery.grpc.convert import descriptor_from_pb
 from titus_celery.grpc.proto import titus_job_api_pb2 as pb
 
 DAY = 24 * 3_600
@@ -31,6 +34,10 @@ def test_the_same_key_and_body_are_one_job(titus: Titus) -> None:
 def test_the_order_of_maps_makes_no_other_body(titus: Titus) -> None:
     id = send(titus, batch(labels={"a": "1", "b": "2"}))
     assert send(titus, batch(labels={"b": "2", "a": "1"})) == id
+    # Whatever order a client's library brings them in.
+    one, other = ({"a": "1", "b": "2"}, {"b": "2", "a": "1"})
+    job = descriptor_from_pb(batch())
+    assert fingerprint(replace(job, labels=one)) == fingerprint(replace(job, labels=other))
 
 
 def test_the_same_key_and_another_body_are_refused_naming_the_first_job(titus: Titus) -> None:

@@ -189,6 +189,8 @@ def test_a_map_comes_whole_and_unknown_names_name_nothing(titus: Titus) -> None:
     titus.create(labelled(a="1", b="2"))
     (job,) = titus.find(fields=["jobDescriptor.labels", "colour", "jobDescriptor.colour"]).items
     assert dict(job.jobDescriptor.labels) == {"a": "1", "b": "2"}
+    (job,) = titus.find(fields=["jobDescriptor.labels.a"]).items
+    assert dict(job.jobDescriptor.labels) == {"a": "1", "b": "2"}
 
 
 def test_fields_change_nothing_about_pages(titus: Titus) -> None:

@@ -65,6 +65,7 @@ def test_everything_that_is_wrong_is_told_at_once_in_the_message_and_in_the_deta
     assert error.code is grpc.StatusCode.INVALID_ARGUMENT
     told = violations(error)
     assert set(told) == FIELDS
+    assert all(told.values())
     for field, text in told.items():
         assert f"{field}: {text}" in error.details
 

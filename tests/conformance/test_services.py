@@ -138,6 +138,8 @@ def test_what_runs_is_stopped_by_its_agent_when_its_service_shrinks(titus: Titus
     titus.inside.deliver()
     run.end()
     assert titus.task(f"{id}-0-1").state.reason.startswith("scaledDown: ")
+    titus.wait(60)
+    assert len(titus.job(id).tasks) == 1
     assert not State(titus.job(id).jobState.state).is_final
 
 

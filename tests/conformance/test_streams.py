@@ -12,6 +12,7 @@ from google.protobuf.empty_pb2 import Empty
 from tests.conformance.installation import Hand, Loop, Titus, batch, service, serving
 from tests.grpc_api.world import PATIENCE
 from titus_celery.core.model import JobId, TaskId
+from titus_celery.core.reasons import Code, Reason
 from titus_celery.core.states import State
 from titus_celery.grpc.proto import titus_job_api_pb2 as pb
 
@@ -197,7 +198,7 @@ def test_after_the_end_of_a_job_nothing_about_it_is_told(titus: Titus) -> None:
     stream = Stream(titus)
     stream.snapshots()
     titus.over(id)
-    titus.store.advance(TaskId(f"{id}-0-1"), State.FAILED)
+    titus.store.end(TaskId(f"{id}-0-1"), Reason(Code.FAILED, "late"))
     titus.jobs.KillTask(pb.TaskId(id=f"{other}-0-1"))
     assert stream.told(4) == all_the_way(f"{id}-0-1")
     assert stream.next().jobFinished.id == id

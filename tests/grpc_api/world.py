@@ -46,7 +46,7 @@ from titus_celery.grpc.proto.titus_celery_v1_pb2_grpc import TaskOutputServiceSt
 from titus_celery.grpc.proto.titus_job_api_pb2_grpc import JobManagementServiceStub
 from titus_celery.grpc.server import Gateway, GatewayServices, build_server
 from titus_celery.ports import Clock as OwnClock
-from titus_celery.ports import ImageResolver
+from titus_celery.ports import Ids, ImageResolver
 from titus_celery.service.change import Committed, WritePath
 from titus_celery.service.feed import Feed
 from titus_celery.service.jobs import Jobs
@@ -112,6 +112,7 @@ class Store:
     #: Whatever is written, by whomever, the gateway of this process knows at its next call.
     committed: Committed = field(default_factory=Committed)
     queue: MemoryQueue = field(default_factory=MemoryQueue)
+    ids: Ids = field(default_factory=SystemIds)
     #: The gateway's own clock.
     own: OwnClock = field(default_factory=SystemClock)
     settings: Settings = field(default_factory=Settings)
@@ -128,7 +129,7 @@ class Store:
     def jobs(self, resolver: ImageResolver | None = None) -> Jobs:
         """The use cases over this store."""
         resolver = resolver or InventoryResolver(self.registry)
-        return Jobs(self.records, self.writes, resolver, SystemIds(), self.settings.limits(), self.own)
+        return Jobs(self.records, self.writes, resolver, self.ids, self.settings.limits(), self.own)
 
     def services(self, resolver: ImageResolver | None = None, feed: Feed | None = None) -> GatewayServices:
         """What a gateway over this store serves from."""
