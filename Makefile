@@ -41,7 +41,10 @@ protos: venv ## compile the .proto files
 mutants: venv ## break the rules one by one and see that tests notice (ARGS="--rules", ARGS="--rule A5.unset")
 	@$(BIN)/python scripts/mutants.py $(ARGS)
 
-bench: setup ## measure the time from submitting to running
+bench: setup ## measure against Redis, gRPC and Docker alone (some 7 minutes)
+	@$(BIN)/python benchmarks/finding_jobs.py
+	@$(BIN)/python benchmarks/telling_observers.py
+	@$(BIN)/python benchmarks/creating_large_jobs.py
 	@$(BIN)/python benchmarks/submit_to_running.py
 
 COMPILE = CUSTOM_COMPILE_COMMAND="make requirements" $(BIN)/pip-compile --quiet --generate-hashes \

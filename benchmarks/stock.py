@@ -98,7 +98,8 @@ def fill(keyspace: Keyspace, live: int, over: int) -> Sequence[JobId]:
     ids = []
     for number in progress("live jobs", live):
         ids.append(_live(records, writes, number))
-    _fill_over(keyspace, over)
+    if over:
+        _fill_over(keyspace, over)
     # Of all this the log would not reach back to more than the last minutes.
     Archive(keyspace).trim_log(_LOG_BYTES)
     return ids
