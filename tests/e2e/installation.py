@@ -295,8 +295,9 @@ class Installation:
         try:
             left: list[str] = []
             try:
-                # A container goes right after its task's end was told.
-                until(lambda: not self._left(left), "no container left", timedelta(seconds=15))
+                # A container goes right after its task's end was told; one that its engine would not
+                # remove then goes with the agent's next comparison.
+                until(lambda: not self._left(left), "no container left", timedelta(seconds=45))
             except NO_ANSWER as error:
                 problems.append(f"an engine does not answer: {error}")
             except AssertionError:

@@ -278,6 +278,23 @@ def test_an_engine_that_stays_away_loses_its_runs() -> None:
     assert world.elapsed(one.retry_at) == 1
 
 
+def test_a_container_that_its_engine_kept_is_removed_once_the_engine_is_back() -> None:
+    world = World()
+    host = world.host()
+    id, (run,) = world.started()
+    one = task_id(id, 0, 1)
+    host.engine.fail_next("remove", "it is stopping")
+    world.release(run, one, Exit(code=0))
+    assert host.phase(one) is not None
+    host.engine.leave("it is stopping")
+    with pytest.raises(EngineFault):
+        host.life.report_images()
+    host.engine.come_back()
+    host.life.report_images()
+    host.life.poll()
+    assert host.phase(one) is None
+
+
 def test_an_end_is_reported_once_the_store_is_back() -> None:
     world = World()
     host = world.host()

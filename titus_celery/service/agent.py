@@ -109,6 +109,7 @@ class AgentLife:
         self._unknown: dict[str, timedelta] = {}
         self._has_left = threading.Event()
         self._is_behind = threading.Event()
+        self._engine_was_away = False
 
     # ------------------------------------------------------------------------------------- threads
 
@@ -200,7 +201,15 @@ class AgentLife:
 
     def report_images(self) -> None:
         """Report the engine's images if they changed since the last report."""
-        images = self._executor.images()
+        try:
+            images = self._executor.images()
+        except TitusError:
+            self._engine_was_away = True
+            raise
+        if self._engine_was_away:
+            # What was to be done to containers meanwhile was not done.
+            self._engine_was_away = False
+            self._is_behind.set()
         if images != self._images:
             self._registry.report_images(self._agent.engine_id, images)
             self._images = images
