@@ -258,7 +258,7 @@ def test_nothing_of_a_job_that_is_being_killed_is_tried_again(titus: Titus) -> N
     id = titus.create(tried(immediate(5), desired=2))
     titus.store.advance(TaskId(f"{id}-0-1"), State.RUNNING)
     titus.jobs.KillJob(pb.JobId(id=id))
-    titus.inside.sweep()
+    # Before its own kill reaches it.
     titus.store.advance(TaskId(f"{id}-0-1"), State.FAILED)
     titus.inside.sweep()
     assert attempts(titus, id) == ["0-1 FAILED", "1-1 FAILED"]
