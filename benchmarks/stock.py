@@ -119,7 +119,7 @@ def progress(what: str, count: int) -> Iterator[int]:
 def described(number: int) -> JobDescriptor:
     """A job such as people send, with everything filled in."""
     container = Container(
-        image=Image(name="registry.example.com/team/worker:1.42", id=f"sha256:{'0123456789abcdef' * 4}"),
+        image=Image(name="team/worker:1.42", id=f"sha256:{'0123456789abcdef' * 4}"),
         resources={"cpu": "0.5", "memory": "256MB"},
         entry_point=("/usr/bin/worker",),
         command=("--shard", str(number)),
