@@ -13,12 +13,14 @@ from datetime import datetime, timedelta
 from typing import NewType, Protocol
 
 from titus_celery.core.claims import Claim, ClaimKind
+from titus_celery.core.cluster import Cluster, Firing
 from titus_celery.core.decision import Change, Command, LogEntry
 from titus_celery.core.descriptor import Image
 from titus_celery.core.engine import ContainerOrder, EngineFacts, Seen, Started
 from titus_celery.core.model import (
     Agent,
     AgentId,
+    ClusterId,
     Deadline,
     EngineId,
     Exit,
@@ -36,6 +38,7 @@ __all__ = [
     "ChangeLog",
     "Chunk",
     "Clock",
+    "Clusters",
     "Executor",
     "Gap",
     "Ids",
@@ -49,6 +52,7 @@ __all__ = [
     "Retained",
     "Snapshots",
     "Source",
+    "Subscribers",
     "TaskView",
     "is_before",
     "place_of",
@@ -168,6 +172,37 @@ class Records(Protocol):
 
     def archive(self, job_id: JobId) -> None:
         """Make a job that is over and its tasks one record that reads the same; safe to repeat."""
+
+
+class Clusters(Protocol):
+    """Job clusters but for the built-in ones, which are no records. Commits change them."""
+
+    def cluster(self, cluster_id: ClusterId) -> tuple[Cluster, datetime]:
+        """The cluster and the store's time. NotFound if there is none."""
+
+    def page(self, after: Order | None, limit: int) -> tuple[Sequence[Cluster], Order | None]:
+        """At most *limit* clusters after this place, by creation and id; and the place to go on from,
+        None at the end."""
+
+    def live_jobs(self, cluster_id: ClusterId) -> Sequence[Job]:
+        """The cluster's jobs that are not over, the oldest first."""
+
+    def firings(self, cluster_id: ClusterId, start: int, limit: int) -> tuple[Sequence[Firing], int]:
+        """*limit* of the times of its schedule that were decided, the newest first, from the *start*-th on;
+        and how many are kept."""
+
+    def trim_firings(self, cluster_id: ClusterId, before: datetime, keep: int) -> None:
+        """Let go of those before this time, and of the oldest but for *keep*; safe to repeat."""
+
+
+class Subscribers(Protocol):
+    """Who observes a job, by what each gateway says of itself (docs/semantics.md A15)."""
+
+    def hold(self, job_id: JobId, holder: str, span: timedelta) -> None:
+        """The job has subscribers at *holder* for *span* from now. Said again, it moves."""
+
+    def until(self, job_id: JobId) -> datetime | None:
+        """Until when it has some, or had the last one; None: it never had any."""
 
 
 class Snapshots(Protocol):

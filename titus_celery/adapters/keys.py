@@ -43,6 +43,7 @@ class Keys:
         self.engines = prefix + "engines"
         self.inventories = prefix + "inventories"
         self.kept = prefix + "kept"
+        self.clusters = prefix + "clusters"
 
     def job(self, job_id: str) -> str:
         """The job's hash."""
@@ -85,6 +86,22 @@ class Keys:
         digest = hashlib.sha256(name.encode("utf-8", "backslashreplace")).hexdigest()
         return f"{self._prefix}name:{kind.value}:{digest}"
 
+    def cluster(self, cluster_id: str) -> str:
+        """The cluster's hash."""
+        return f"{self._prefix}cluster:{_plain('cluster', cluster_id)}"
+
+    def cluster_jobs(self, cluster_id: str) -> str:
+        """The cluster's live jobs by creation (ms)."""
+        return f"{self.cluster(cluster_id)}:jobs"
+
+    def firings(self, cluster_id: str) -> str:
+        """What became of the times of the cluster's schedule, by time (ms)."""
+        return f"{self.cluster(cluster_id)}:firings"
+
+    def subscribers(self, job_id: str) -> str:
+        """Which gateways have subscribers of the job, by until when that holds (ms)."""
+        return f"{self.job(job_id)}:subscribers"
+
     def output(self, task_id: str) -> str:
         """What the task wrote."""
         self.job_of_task(task_id)
@@ -119,7 +136,7 @@ def _plain(kind: str, id: str) -> str:
 
 def queued_member(task: Task) -> str:
     """The task in the queue, in which tasks of one moment stand by slot."""
-    return f"{task.slot:0{_SLOT_DIGITS}}:{task.id}"
+    return f"{task.rank:0{_SLOT_DIGITS}}:{task.id}"
 
 
 def queued_task(member: str) -> TaskId:

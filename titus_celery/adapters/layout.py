@@ -12,13 +12,14 @@ from datetime import timedelta
 from typing import Final
 
 from titus_celery.adapters import keyspace as ks
+from titus_celery.adapters import layout_clusters as clusters
 from titus_celery.adapters import ledger, records
 from titus_celery.adapters.codec import to_text
 from titus_celery.adapters.keys import Keys, deadline_member, queued_member
 from titus_celery.core.claims import ClaimKind, claims_of, key_left
 from titus_celery.core.decision import Change, TaskChange
 from titus_celery.core.jobs import ARCHIVE_AFTER
-from titus_celery.core.model import AgentId, DeadlineKind, Job, StateChange
+from titus_celery.core.model import AgentId, DeadlineKind, Job, JobId, StateChange
 from titus_celery.core.states import State
 
 __all__ = ["AGENT_EPOCH", "LOG_KEPT", "OUTPUT_KEPT", "Plan", "plan"]
@@ -35,6 +36,7 @@ AGENT_EPOCH: Final = "epoch"
 _TAKEN: Final = {
     ClaimKind.SEQUENCE: "this jobGroupInfo.sequence of the application, stack and detail",
     ClaimKind.KEY: "this idempotency key",
+    ClaimKind.USER_TYPE: "this userProvidedType of the cluster",
 }
 #: The furthest state that is not final; a job beyond it is over.
 _LAST_OPEN_STATE: Final = max(state for state in State if not state.is_final)
@@ -51,14 +53,20 @@ def plan(keys: Keys, change: Change) -> Plan:
     # The lease comes first: who has lost it must hear that, not that a record moved on.
     checks: list[ks.Check] = list(_lease(keys, change))
     writes: list[ks.Write] = []
-    for part in (_job(keys, change), *(_task(keys, task) for task in change.tasks), _room(keys, change)):
+    parts = [*clusters.plan(keys, change)]
+    if change.job_id is not None:
+        parts.append(_job(keys, change.job_id, change))
+        parts += (_task(keys, task) for task in change.tasks)
+        parts.append(_room(keys, change.job_id, change))
+    for part in parts:
         checks += part[0]
         writes += part[1]
-    writes += _progress(keys, change)
+    if change.job_id is not None:
+        writes += _progress(keys, change.job_id, change)
     writes += _deadlines(keys, change)
     if change.job_after and change.job_after.state.is_final:
         # Last: what the change itself gives back is counted there, too.
-        writes.append(ks.Delete(keys.spread(change.job_id), ks.Kind.HASH))
+        writes.append(ks.Delete(keys.spread(change.job_after.id), ks.Kind.HASH))
     writes += (ks.Append(keys.log, records.entry_fields(heard), LOG_KEPT) for heard in change.notifications)
     return checks, writes
 
@@ -69,8 +77,8 @@ def _lease(keys: Keys, change: Change) -> Iterator[ks.Check]:
         yield ks.FieldIs(key, AGENT_EPOCH, str(under.epoch), what, fence=under)
 
 
-def _job(keys: Keys, change: Change) -> Plan:
-    key, what = keys.job(change.job_id), f"job {change.job_id}"
+def _job(keys: Keys, id: JobId, change: Change) -> Plan:
+    key, what = keys.job(id), f"job {id}"
     before, after = change.job_before, change.job_after
     checks: list[ks.Check] = []
     writes: list[ks.Write] = []
@@ -80,6 +88,7 @@ def _job(keys: Keys, change: Change) -> Plan:
         checks.append(ks.Absent(key, ks.Kind.HASH, what))
         writes.append(ks.HashSet(key, records.new_job_fields(after)))
         writes.append(ks.SetAdd(keys.live, after.id, ks.to_ms(after.created_at)))
+        writes.append(ks.SetAdd(keys.cluster_jobs(after.cluster_id), after.id, ks.to_ms(after.created_at)))
         for claim in claims_of(after):
             name = keys.claim(claim.kind, claim.name)
             # Who comes second hears of the name, not of an id that can only be new.
@@ -100,6 +109,8 @@ def _job(keys: Keys, change: Change) -> Plan:
         closing = sum(task.before is not None and _closes(task) for task in change.tasks)
         checks.append(ks.SizeIs(keys.open(after.id), closing, what))
         writes.append(ks.SetRemove(keys.live, after.id))
+        writes.append(ks.SetRemove(keys.cluster_jobs(after.cluster_id), after.id))
+        writes.append(ks.Delete(keys.subscribers(after.id), ks.Kind.SORTED))
         writes.append(ks.SetAdd(keys.over, after.id, ks.to_ms(after.history[-1].at)))
         writes += _released(keys, after)
     return checks, writes
@@ -110,7 +121,7 @@ def _released(keys: Keys, job: Job) -> Iterator[ks.Write]:
     for claim in claims_of(job):
         name = keys.claim(claim.kind, claim.name)
         if claim.kind is ClaimKind.KEY:
-            yield ks.Expire(name, ks.Kind.TEXT, key_left(job, job.history[-1].at))
+            yield ks.Expire(name, ks.Kind.TEXT, key_left(job.created_at, job.history[-1].at))
         else:
             yield ks.Delete(name, ks.Kind.TEXT)
 
@@ -120,7 +131,7 @@ def _task(keys: Keys, change: TaskChange) -> Plan:
     key, what = keys.task(after.id), f"task {after.id}"
     writes: list[ks.Write] = [ks.HashSet(key, records.task_fields(after))]
     if after.is_open and not (before and before.is_open):
-        writes.append(ks.SetAdd(keys.open(after.job_id), after.id, after.slot))
+        writes.append(ks.SetAdd(keys.open(after.job_id), after.id, after.rank))
     if _closes(change):
         writes.append(ks.SetRemove(keys.open(after.job_id), after.id))
         writes.append(ks.SetAdd(keys.done(after.job_id), after.id, ks.to_ms(after.history[-1].at)))
@@ -136,7 +147,7 @@ def _task(keys: Keys, change: TaskChange) -> Plan:
     return [ks.FieldIs(key, records.VERSION, str(before.version), what)], writes
 
 
-def _room(keys: Keys, change: Change) -> Plan:
+def _room(keys: Keys, id: JobId, change: Change) -> Plan:
     """Reservations follow from which tasks hold room, so that each is made and released exactly once."""
     # By field alone: a task that moves between two agents of one engine changes nothing of the engine.
     deltas: Counter[str] = Counter()
@@ -157,19 +168,17 @@ def _room(keys: Keys, change: Change) -> Plan:
         if new and not (old and new.agent_id == old.agent_id):
             since = ks.to_ms(task.after.history[-1].at)
             writes.append(ks.SetAdd(keys.agent_tasks(new.agent_id), task.after.id, since))
-    checks = list(_company(keys, change))
+    checks = list(_company(keys, id, change))
     for field, delta in deltas.items():
         if delta > 0 and (most := _limit(change, field)) is not None:
             checks.append(ks.AtMost(keys.ledger, field, delta, most, f"agent {takers[field]}", room=True))
         if delta:
             writes.append(ks.HashAdd(keys.ledger, field, delta))
-    writes += (
-        ks.HashAdd(keys.spread(change.job_id), engine, delta) for engine, delta in spread.items() if delta
-    )
+    writes += (ks.HashAdd(keys.spread(id), engine, delta) for engine, delta in spread.items() if delta)
     return checks, writes
 
 
-def _company(keys: Keys, change: Change) -> Iterator[ks.Check]:
+def _company(keys: Keys, id: JobId, change: Change) -> Iterator[ks.Check]:
     """That the other tasks on the engine are still such as the dispatch of this one asks for."""
     if (company := change.company) is None:
         return
@@ -182,7 +191,7 @@ def _company(keys: Keys, change: Change) -> Iterator[ks.Check]:
             if company.is_exclusive:
                 yield ks.AtMost(keys.ledger, ledger.tasks_field(engine), 0, company.own, what, room=True)
             if company.is_unique:
-                yield ks.AtMost(keys.spread(change.job_id), engine, 0, 0, what, room=True)
+                yield ks.AtMost(keys.spread(id), engine, 0, 0, what, room=True)
 
 
 def _limit(change: Change, field: str) -> int | None:
@@ -191,20 +200,24 @@ def _limit(change: Change, field: str) -> int | None:
     return ledger.limit(change.room, field)
 
 
-def _progress(keys: Keys, change: Change) -> Iterator[ks.Write]:
+def _progress(keys: Keys, id: JobId, change: Change) -> Iterator[ks.Write]:
     """A job is where the furthest of its tasks is (docs/semantics.md A6), and counts its slots."""
-    key = keys.job(change.job_id)
+    key = keys.job(id)
     reached: dict[int, int] = {}
     over: Counter[str] = Counter()
     for task in change.tasks:
         known = task.before.history if task.before else ()
         if task.after.history != known:
             for level, at in _times(task.after.history).items():
-                reached[level] = min(at, reached.get(level, at))
+                # Only all of its workers together can say that a Mantis job is RUNNING.
+                if task.after.stage is None or level < State.RUNNING:
+                    reached[level] = min(at, reached.get(level, at))
         # A slot that a service no longer wants is not over: it is gone.
         if _closes(task) and not (task.after.replaced_by or task.after.is_surplus):
             ok = task.after.state is State.FINISHED
             over[records.SLOTS_OK if ok else records.SLOTS_FAILED] += 1
+            if task.after.stage is not None:
+                over[f"{records.STAGE_OVER}{task.after.stage}"] += 1
             if not ok:
                 yield ks.HashSetNew(key, records.FIRST_FAILURE, f"{task.after.id}: {task.after.reason or ''}")
     # Queued is where every job begins, and a task's end is not yet the job's.
@@ -221,7 +234,7 @@ def _deadlines(keys: Keys, change: Change) -> Iterator[ks.Write]:
     for new in change.arm:
         yield ks.SetAdd(keys.deadlines, deadline_member(new.kind, new.entity), ks.to_ms(new.due))
     ends = [task.after.history[-1].at for task in change.tasks if _closes(task)]
-    if ends and not (change.job_after and change.job_after.state.is_final):
+    if ends and change.job_id and not (change.job_after and change.job_after.state.is_final):
         settle = deadline_member(DeadlineKind.SETTLE, change.job_id)
         yield ks.SetAddIfEmpty(keys.deadlines, keys.open(change.job_id), settle, ks.to_ms(max(ends)))
 

@@ -13,9 +13,20 @@ from typing import Final, TypeVar
 
 from titus_celery.adapters.codec import from_text, to_text
 from titus_celery.adapters.keyspace import TIMED, Entry, from_ms, to_ms
-from titus_celery.core.decision import JobAdded, JobEnded, JobGone, LogEntry, TaskUpdated
+from titus_celery.core.cluster import Cluster
+from titus_celery.core.decision import (
+    ClusterChanged,
+    ClusterRemoved,
+    JobAdded,
+    JobEnded,
+    JobGone,
+    JobMoved,
+    LogEntry,
+    TaskUpdated,
+)
 from titus_celery.core.descriptor import BatchSpec, JobDescriptor
 from titus_celery.core.model import (
+    ClusterId,
     Job,
     JobId,
     StateChange,
@@ -26,12 +37,16 @@ from titus_celery.errors import StoreCorrupt
 
 __all__ = [
     "FIRST_FAILURE",
+    "GATE",
     "INTENT",
     "PREVIOUS",
     "SLOTS_FAILED",
     "SLOTS_OK",
+    "STAGE_OVER",
     "STATE",
     "VERSION",
+    "cluster_fields",
+    "cluster_of",
     "entry_fields",
     "job_fields",
     "job_of",
@@ -49,6 +64,10 @@ STATE: Final = "state"
 SLOTS_OK: Final = "slots_ok"
 SLOTS_FAILED: Final = "slots_failed"
 FIRST_FAILURE: Final = "first_failure"
+#: Fields `over:<stage>` of a Mantis job count the slots of its stages that are over.
+STAGE_OVER: Final = "over:"
+#: Field of a cluster's hash.
+GATE: Final = "gate"
 _HEAD: Final = "head"
 _DESCRIPTOR: Final = "descriptor"
 #: Field of a task's hash and of a log entry.
@@ -58,6 +77,7 @@ _KIND: Final = "kind"
 PREVIOUS: Final = "p"
 
 _ADDED, _UPDATED, _ENDED, _GONE = "job-added", "task-updated", "job-ended", "job-gone"
+_MOVED, _CLUSTER, _NO_CLUSTER = "job-moved", "cluster-changed", "cluster-removed"
 
 #: Stands in a job's head for the descriptor, which is kept beside it.
 _ELSEWHERE: Final = JobDescriptor(spec=BatchSpec(desired=0))
@@ -99,6 +119,7 @@ def job_fields(before: Job | None, after: Job) -> dict[str, str]:
         kill=after.kill,
         slots_made=after.slots_made,
         slots_dropped=after.slots_dropped,
+        stages=after.stages,
     )
     fields = {_HEAD: to_text(head), INTENT: str(after.intent), VERSION: str(after.version)}
     if before is None or before.descriptor != after.descriptor:
@@ -119,6 +140,11 @@ def job_of(key: str, fields: Mapping[str, str]) -> Job:
             slots_ok=int(fields[SLOTS_OK]),
             slots_failed=int(fields[SLOTS_FAILED]),
             first_failure=fields.get(FIRST_FAILURE, ""),
+            stages_over={
+                name.removeprefix(STAGE_OVER): int(count)
+                for name, count in fields.items()
+                if name.startswith(STAGE_OVER)
+            },
             version=int(fields[VERSION]),
         )
     except (KeyError, ValueError) as error:
@@ -137,13 +163,33 @@ def _history(fields: Mapping[str, str]) -> tuple[StateChange, ...]:
     return tuple(steps)
 
 
+def cluster_fields(cluster: Cluster) -> dict[str, str]:
+    """The cluster's whole hash."""
+    return {VERSION: str(cluster.version), GATE: str(cluster.gate), _RECORD: to_text(cluster)}
+
+
+def cluster_of(key: str, fields: Mapping[str, str]) -> Cluster:
+    """The cluster whose hash this is."""
+    return value_of(Cluster, key, fields.get(_RECORD, ""))
+
+
 def entry_fields(heard: LogEntry) -> dict[str, str]:
     """The fields of a log entry: it carries the whole record, so that no observer needs to read it."""
-    if isinstance(heard, JobGone):
-        return {_KIND: _GONE, _RECORD: heard.job_id}
-    if isinstance(heard, TaskUpdated):
-        return {_KIND: _UPDATED, _RECORD: to_text(heard.task)}
-    return {_KIND: _ADDED if isinstance(heard, JobAdded) else _ENDED, _RECORD: to_text(heard.job)}
+    match heard:
+        case TaskUpdated(task):
+            return {_KIND: _UPDATED, _RECORD: to_text(task)}
+        case JobAdded(job):
+            return {_KIND: _ADDED, _RECORD: to_text(job)}
+        case JobMoved(job):
+            return {_KIND: _MOVED, _RECORD: to_text(job)}
+        case JobEnded(job):
+            return {_KIND: _ENDED, _RECORD: to_text(job)}
+        case JobGone(job_id):
+            return {_KIND: _GONE, _RECORD: job_id}
+        case ClusterChanged(cluster):
+            return {_KIND: _CLUSTER, _RECORD: to_text(cluster)}
+        case ClusterRemoved(cluster_id):
+            return {_KIND: _NO_CLUSTER, _RECORD: cluster_id}
 
 
 def notification_of(key: str, entry: Entry) -> LogEntry:
@@ -158,6 +204,12 @@ def notification_of(key: str, entry: Entry) -> LogEntry:
             return JobEnded(value_of(Job, key, record))
         case "job-gone":
             return JobGone(JobId(record.decode(errors="replace")))
+        case "job-moved":
+            return JobMoved(value_of(Job, key, record))
+        case "cluster-changed":
+            return ClusterChanged(value_of(Cluster, key, record))
+        case "cluster-removed":
+            return ClusterRemoved(ClusterId(record.decode(errors="replace")))
     raise StoreCorrupt(key, f"an entry {entry.id} of the unknown kind {kind!r}")
 
 

@@ -14,7 +14,7 @@ from titus_celery.core.model import Job, JobId, JobSummary
 from titus_celery.core.shelf import Order
 from titus_celery.errors import StoreCorrupt
 
-__all__ = ["SnapshotStore"]
+__all__ = ["SnapshotStore", "members_after"]
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class SnapshotStore:
         self, after: Order | None, limit: int, ended_max: int
     ) -> tuple[Sequence[JobSummary], Order | None]:
         """The next live jobs by creation, with their tasks (see Snapshots)."""
-        places = self._after(self._keys.live, after, limit)
+        places = members_after(self._keyspace, self._keys.live, after, limit)
         if not places:
             return [], None
         ids = [JobId(id) for _, id in places]
@@ -55,23 +55,24 @@ class SnapshotStore:
 
     def over(self, after: Order | None, limit: int) -> tuple[Sequence[Job], Order | None]:
         """The next jobs that are over by end (see Snapshots)."""
-        places = self._after(self._keys.over, after, limit)
+        places = members_after(self._keyspace, self._keys.over, after, limit)
         if not places:
             return [], None
         return self._archive.jobs([JobId(id) for _, id in places]), places[-1]
 
-    def _after(self, key: str, after: Order | None, limit: int) -> Sequence[Order]:
-        """The next members of a sorted set, which may grow and shrink meanwhile."""
-        if after is None:
-            return [(score, member) for member, score in self._keyspace.members(key, 0, limit)[0]]
-        asked = limit
-        while True:
-            found = self._keyspace.members_from(key, after[0], asked)
-            fresh = [(score, member) for member, score in found if (score, member) > after]
-            if fresh or len(found) < asked:
-                return fresh[:limit]
-            # So many of one millisecond that the place is not among the first of them.
-            asked *= 2
+
+def members_after(keyspace: Keyspace, key: str, after: Order | None, limit: int) -> Sequence[Order]:
+    """The next members of a sorted set, which may grow and shrink meanwhile."""
+    if after is None:
+        return [(score, member) for member, score in keyspace.members(key, 0, limit)[0]]
+    asked = limit
+    while True:
+        found = keyspace.members_from(key, after[0], asked)
+        fresh = [(score, member) for member, score in found if (score, member) > after]
+        if fresh or len(found) < asked:
+            return fresh[:limit]
+        # So many of one millisecond that the place is not among the first of them.
+        asked *= 2
 
 
 def _summary(

@@ -13,7 +13,17 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Protocol
 
-from titus_celery.core.decision import JobAdded, JobEnded, JobGone, LogEntry, Notification, TaskUpdated
+from titus_celery.core.decision import (
+    ClusterChanged,
+    ClusterRemoved,
+    JobAdded,
+    JobEnded,
+    JobGone,
+    JobMoved,
+    LogEntry,
+    Notification,
+    TaskUpdated,
+)
 from titus_celery.core.lifecycle import job_of
 from titus_celery.core.model import Job, JobId, JobSummary, StateChange, Task, TaskId
 from titus_celery.core.query import Criteria, terms_of
@@ -34,6 +44,8 @@ _NEW: Final = 1
 _JOB_STATE: Final = {state: f"jobState={state.name}" for state in State}
 _TASK_STATE: Final = {state: f"taskState={state.name}" for state in State}
 _LAST_OPEN: Final = max(state for state in State if not state.is_final)
+#: How far the tasks of a job bring it, by whether it is staged.
+_FURTHEST: Final = {False: _LAST_OPEN, True: State.STARTING}
 
 
 class Looks(Protocol):
@@ -54,7 +66,8 @@ class Seat:
     """A task of a live job."""
 
     version: int
-    slot: int
+    #: Where its slot stands among those of the job.
+    rank: int
     attempt: int
     state: State
     #: When it entered that state.
@@ -70,6 +83,8 @@ class Entry:
     id: JobId
     version: int
     history: tuple[StateChange, ...]
+    #: Its own record alone says that it is RUNNING, not its tasks (docs/semantics.md A6).
+    is_staged: bool
     definition: bytes
     standing: bytes
     tasks: dict[TaskId, Seat] = field(default_factory=dict)
@@ -85,7 +100,7 @@ class Entry:
     def seats(self, *, ended: bool) -> list[tuple[TaskId, Seat]]:
         """Its tasks by slot and attempt; those that are over only if wanted."""
         chosen = [(id, seat) for id, seat in self.tasks.items() if ended or not seat.state.is_final]
-        return sorted(chosen, key=lambda item: (item[1].slot, item[1].attempt))
+        return sorted(chosen, key=lambda item: (item[1].rank, item[1].attempt))
 
     def put(self, id: TaskId, seat: Seat | None) -> None:
         """Have this task there, in place of what was known of it; None: have it no more."""
@@ -198,6 +213,21 @@ class Catalog:
                 if self._gone is not None:
                     self._gone.add(id)
                 return None
+            case JobMoved(job):
+                self._move(job)
+                return None
+            case ClusterChanged() | ClusterRemoved():
+                return None
+
+    def _move(self, job: Job) -> None:
+        entry = self._live.get(job.id)
+        if entry is None or job.version <= entry.version:
+            return
+        before = entry.terms()
+        entry.version, entry.history = job.version, job.history
+        entry.standing = self._looks.standing(job.history, None)
+        entry.made.clear()
+        self._live.change(entry.id, before, entry.terms())
 
     def _hear_job(self, notification: JobAdded, job: Job) -> News | None:
         known = self._live.get(job.id)
@@ -235,6 +265,7 @@ class Catalog:
             job.id,
             job.version,
             job.history,
+            job.is_staged,
             self._looks.definition(job),
             self._looks.standing(job.history, job.reason),
         )
@@ -244,7 +275,7 @@ class Catalog:
     def _seat(self, entry: Entry, task: Task) -> Seat:
         seat = Seat(
             task.version,
-            task.slot,
+            task.rank,
             task.attempt,
             task.state,
             task.history[-1].at,
@@ -253,7 +284,7 @@ class Catalog:
         )
         before = entry.terms()
         entry.put(task.id, seat)
-        history = progressed(entry.history, task.history)
+        history = progressed(entry.history, task.history, _FURTHEST[entry.is_staged])
         if history != entry.history:
             entry.history, entry.standing = history, self._looks.standing(history, None)
         if seat.state.is_final:
@@ -292,10 +323,12 @@ def order_of(job: Job) -> Order:
     return round(job.created_at.timestamp() * 1_000), job.id
 
 
-def progressed(history: tuple[StateChange, ...], of: Sequence[StateChange]) -> tuple[StateChange, ...]:
+def progressed(
+    history: tuple[StateChange, ...], of: Sequence[StateChange], furthest: State = _LAST_OPEN
+) -> tuple[StateChange, ...]:
     """A job's history after one of its tasks has that of *of*: the furthest that any got (A6)."""
     now = history[-1].state
-    further = [step for step in of if now < step.state <= _LAST_OPEN]
+    further = [step for step in of if now < step.state <= furthest]
     if now.is_final or not further:
         return history
     steps = list(history)

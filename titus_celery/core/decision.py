@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from titus_celery.core.cluster import Cluster, Firing
 from titus_celery.core.model import (
     AgentId,
     Capacity,
+    ClusterId,
     Deadline,
     DeadlineKind,
     Dispatch,
@@ -26,12 +28,17 @@ from titus_celery.core.model import (
 __all__ = [
     "NOTHING",
     "Change",
+    "ClusterChange",
+    "ClusterChanged",
+    "ClusterRemoved",
     "Command",
     "Company",
     "Decision",
+    "Gate",
     "JobAdded",
     "JobEnded",
     "JobGone",
+    "JobMoved",
     "LogEntry",
     "Notification",
     "Prove",
@@ -109,9 +116,30 @@ class JobGone:
     job_id: JobId
 
 
+@dataclass(frozen=True, slots=True)
+class JobMoved:
+    """A job's own state moved, as that of a Mantis job does. Observers of jobs do not hear of it."""
+
+    job: Job
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterChanged:
+    """A cluster is new, or its definition changed."""
+
+    cluster: Cluster
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterRemoved:
+    """A cluster is gone. Nothing about it follows."""
+
+    cluster_id: ClusterId
+
+
 Notification = JobAdded | TaskUpdated | JobEnded
 #: What the change log tells.
-LogEntry = Notification | JobGone
+LogEntry = Notification | JobGone | JobMoved | ClusterChanged | ClusterRemoved
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +152,17 @@ class Company:
     is_unique: bool = False
     #: There must be no task of another job.
     is_exclusive: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gate:
+    """What must still be so of a cluster when a job is made in it."""
+
+    cluster_id: ClusterId
+    #: The gate of its record; it moves with the definition.
+    number: int
+    #: Its jobs that may be alive then; 0: any number.
+    jobs_max: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,13 +183,20 @@ class Decision:
     room: Capacity | None = None
     #: What is asked of the other tasks there; None: nothing.
     company: Company | None = None
+    #: Of a new job: what is asked of its cluster; None: nothing.
+    gate: Gate | None = None
+    #: The cluster after, if its record changes; whether that goes; and the times that were decided.
+    cluster: Cluster | None = None
+    removes_cluster: bool = False
+    firings: tuple[Firing, ...] = ()
     #: For a decision to do nothing: why.
     why: str = ""
 
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to commit."""
-        return self.job is None and not (self.tasks or self.arm or self.disarm)
+        records = self.job or self.cluster or self.removes_cluster or self.tasks
+        return not (records or self.arm or self.disarm)
 
 
 #: There is nothing to do.
@@ -165,12 +211,22 @@ class TaskChange:
     after: Task
 
 
+@dataclass(frozen=True, slots=True)
+class ClusterChange:
+    """A cluster's record before (None: it is new) and after (None: it is gone), and firings decided."""
+
+    before: Cluster | None
+    after: Cluster | None
+    firings: tuple[Firing, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """All that one commit writes; it is refused if *job* or a task's *before* is stale, and if who
-    writes *under* a lease has lost it to somebody else."""
+    """All that one commit writes; it is refused if *job*, a task's *before* or the cluster's is stale, and if
+    who writes *under* a lease has lost it to somebody else."""
 
-    job_id: JobId
+    #: None: it is about a cluster alone, or about deadlines.
+    job_id: JobId | None
     #: The job as the decision saw it; None when it is new.
     job_before: Job | None
     #: The job after, when its own record changes.
@@ -180,9 +236,11 @@ class Change:
     disarm: tuple[tuple[DeadlineKind, str], ...] = ()
     room: Capacity | None = None
     company: Company | None = None
-    notifications: tuple[Notification, ...] = ()
+    notifications: tuple[LogEntry, ...] = ()
     #: For a new job: how many may be alive then; 0: any number.
     jobs_max: int = 0
+    gate: Gate | None = None
+    cluster: ClusterChange | None = None
     under: Holding | None = None
 
 
@@ -192,8 +250,9 @@ def change_of(
     decision: Decision,
     under: Holding | None = None,
     jobs_max: int = 0,
+    cluster: Cluster | None = None,
 ) -> Change:
-    """The commit that makes *decision* true, for who knew *job* and the tasks *known*."""
+    """The commit that makes *decision* true, for who knew *job*, the tasks *known* and *cluster*."""
     before = {task.id: task for task in known}
     tasks = tuple(
         TaskChange(old, replace(task, version=old.version + 1) if old else task)
@@ -204,10 +263,11 @@ def change_of(
     if after is not None and job is not None:
         after = replace(after, version=job.version + 1)
     owner = decision.job or job
-    if owner is None:
+    if owner is None and tasks:
         raise ValueError("a decision about tasks needs the job they belong to")
+    of_cluster = _cluster_change(cluster, decision)
     return Change(
-        job_id=owner.id,
+        job_id=owner.id if owner else None,
         job_before=job,
         job_after=after,
         tasks=tasks,
@@ -215,19 +275,43 @@ def change_of(
         disarm=decision.disarm,
         room=decision.room,
         company=decision.company,
-        notifications=_notifications(job, after, tasks),
+        notifications=(*_cluster_news(of_cluster), *_notifications(job, after, tasks)),
         jobs_max=jobs_max,
+        gate=decision.gate,
+        cluster=of_cluster,
         under=under,
     )
 
 
+def _cluster_change(before: Cluster | None, decision: Decision) -> ClusterChange | None:
+    if before is not None and decision.removes_cluster:
+        return ClusterChange(before, None)
+    after = decision.cluster
+    if after is None:
+        return None
+    if before is not None:
+        after = replace(after, version=before.version + 1)
+    return ClusterChange(before, after, decision.firings)
+
+
+def _cluster_news(change: ClusterChange | None) -> tuple[LogEntry, ...]:
+    if change is None:
+        return ()
+    if change.after is None:
+        return (ClusterRemoved(change.before.id),) if change.before else ()
+    is_known = change.before is not None and change.before.descriptor == change.after.descriptor
+    return () if is_known else (ClusterChanged(change.after),)
+
+
 def _notifications(
     before: Job | None, after: Job | None, tasks: Sequence[TaskChange]
-) -> tuple[Notification, ...]:
-    heard: list[Notification] = []
+) -> tuple[LogEntry, ...]:
+    heard: list[LogEntry] = []
     if after is not None and (before is None or before.descriptor != after.descriptor):
         heard.append(JobAdded(after))
     heard.extend(TaskUpdated(change.after) for change in tasks)
+    if after is not None and before is not None and before.state < after.state and not after.state.is_final:
+        heard.append(JobMoved(after))
     # Last, because nothing about a job may follow its end.
     if after is not None and after.state.is_final and not (before and before.state.is_final):
         heard.append(JobEnded(after))

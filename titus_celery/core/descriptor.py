@@ -21,11 +21,17 @@ __all__ = [
     "JobDescriptor",
     "JobGroup",
     "JobSpec",
+    "JobType",
+    "MantisAgreement",
+    "MantisSpec",
     "Owner",
     "RetryKind",
     "RetryPolicy",
     "ScalingPolicy",
     "ServiceSpec",
+    "Stage",
+    "container_ids",
+    "type_of",
 ]
 
 
@@ -161,7 +167,76 @@ class ServiceSpec:
     container_id: str = ""
 
 
-JobSpec = BatchSpec | ServiceSpec
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """One step of a Mantis job: so many workers of one kind (docs/semantics.md B6.5)."""
+
+    desired: int
+    min: int = 0
+    #: Zero: no bound of its own.
+    max: int = 0
+    #: None: the ladder of B6.5.
+    retry: RetryPolicy | None = None
+    container_id: str = ""
+    #: Whether a scaling policy came along.
+    is_scaled: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MantisAgreement:
+    """How long a Mantis job runs, and that there is one of its type (the API's MantisJobSLA)."""
+
+    #: Since submission; zero: for ever.
+    runtime_limit: timedelta = timedelta(0)
+    #: How long it runs at least before it may end for want of subscribers.
+    min_runtime: timedelta = timedelta(0)
+    #: Whether it ends without subscribers.
+    is_transient: bool = False
+    #: Of one cluster only one job at a time has it; empty: any number.
+    user_type: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MantisSpec:
+    """A Mantis job: stages that run side by side, in a lasting order."""
+
+    name: str
+    stages: tuple[Stage, ...]
+    agreement: MantisAgreement = field(default_factory=MantisAgreement)
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    #: How long a transient job lives without subscribers; zero until the default is filled in.
+    subscription_timeout: timedelta = timedelta(0)
+    #: Whether scaling policies may change its stages; the wire shows it nowhere.
+    enabled: bool = True
+
+
+JobSpec = BatchSpec | ServiceSpec | MantisSpec
+
+
+class JobType(enum.Enum):
+    """The kinds of jobs and of their clusters, by the names of the wire."""
+
+    BATCH = "batch"
+    SERVICE = "service"
+    MANTIS = "mantis"
+
+
+def type_of(spec: JobSpec) -> JobType:
+    """Which kind of job it describes."""
+    match spec:
+        case BatchSpec():
+            return JobType.BATCH
+        case ServiceSpec():
+            return JobType.SERVICE
+        case MantisSpec():
+            return JobType.MANTIS
+
+
+def container_ids(spec: JobSpec) -> tuple[str, ...]:
+    """The containers that it names: one, or that of each stage in their order."""
+    if isinstance(spec, MantisSpec):
+        return tuple(stage.container_id for stage in spec.stages)
+    return (spec.container_id,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,11 +249,12 @@ class JobDescriptor:
     group: JobGroup | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     containers: Mapping[str, Container] = field(default_factory=dict)
+    #: Which cluster it is to join; empty: the built-in one of its type (A2).
+    cluster_id: str = ""
 
-    @property
-    def container(self) -> Container:
-        """The one container of a job that passed validation."""
-        return self.containers[self.spec.container_id]
+    def container_of(self, stage: int | None) -> Container:
+        """What the tasks of a stage run (None: of a job without stages), once the job passed validation."""
+        return self.containers[container_ids(self.spec)[stage or 0]]
 
     @property
     def runtime_limit(self) -> timedelta | None:

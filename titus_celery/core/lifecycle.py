@@ -94,9 +94,10 @@ class Spans:
         return self.stuck_after if isinstance(job.descriptor.spec, BatchSpec) else self.service_stuck_after
 
 
-def task_id(job_id: JobId, slot: int, attempt: int) -> TaskId:
-    """The id of a slot's attempt (A9)."""
-    return TaskId(f"{job_id}-{slot}-{attempt}")
+def task_id(job_id: JobId, slot: int, attempt: int, stage: int | None = None) -> TaskId:
+    """The id of a slot's attempt; of a Mantis job with its stage (A9)."""
+    place = str(slot) if stage is None else f"{stage}.{slot}"
+    return TaskId(f"{job_id}-{place}-{attempt}")
 
 
 def job_of(id: TaskId) -> JobId:
@@ -104,13 +105,14 @@ def job_of(id: TaskId) -> JobId:
     return JobId(id.rsplit("-", 2)[0])
 
 
-def first_task(job_id: JobId, slot: int, now: datetime) -> Task:
+def first_task(job_id: JobId, slot: int, now: datetime, stage: int | None = None) -> Task:
     """A slot's first task, queued."""
-    id = task_id(job_id, slot, 1)
+    id = task_id(job_id, slot, 1, stage)
     return Task(
         id=id,
         job_id=job_id,
         slot=slot,
+        stage=stage,
         attempt=1,
         original_id=id,
         history=(StateChange(state=State.QUEUED, at=now),),
@@ -201,8 +203,9 @@ def running(job: Job, task: Task, number: int, address: Address, now: datetime) 
         return Decision(why=f"it is {task.state.name}")
     return Decision(
         tasks=(replace(task, history=task.moved(State.RUNNING, now), address=address),),
-        arm=limit_of(job, task, now),
+        arm=(*limit_of(job, task, now), *_of_job(DeadlineKind.PROGRESS, task, now)),
         disarm=deadlines_of(task),
+        commands=(Wake(),) if task.stage is not None else (),
     )
 
 
@@ -229,10 +232,14 @@ def ended(
     again = None if job.kill is not None else plan(job.descriptor.spec, task, reason.code, at)
     due = at + again.delay if again else None
     after = replace(task, history=history, reason=reason, exit=exit, retry_at=due)
+    # From now on: the record's date is the one of the state before if the clock was set back.
+    arm = (_due(DeadlineKind.RETRY, task, now + again.delay),) if again else ()
+    if again is None and end.state is State.FAILED and not after.is_surplus:
+        # A Mantis job does not go on with a worker less (B6.5).
+        arm = (*arm, *_of_job(DeadlineKind.ABANDON, task, now))
     return Decision(
         tasks=(after,),
-        # From now on: the record's date is the one of the state before if the clock was set back.
-        arm=(_due(DeadlineKind.RETRY, task, now + again.delay),) if again else (),
+        arm=arm,
         disarm=deadlines_of(task),
         commands=(Wake(),),
     )
@@ -246,8 +253,8 @@ def replaced(job: Job, task: Task, now: datetime) -> Decision:
     if again is None:
         raise ValueError(f"{task.id} waits for a retry that its end does not allow")
     new = replace(
-        first_task(job.id, task.slot, max(now, task.history[-1].at)),
-        id=task_id(job.id, task.slot, task.attempt + 1),
+        first_task(job.id, task.slot, max(now, task.history[-1].at), task.stage),
+        id=task_id(job.id, task.slot, task.attempt + 1, task.stage),
         attempt=task.attempt + 1,
         original_id=task.original_id,
         resubmit_of=task.id,
@@ -324,10 +331,13 @@ def over_limit(limit: timedelta) -> Reason:
 
 def run_order(job: Job, task: Task, order: Dispatch, *, adopt: bool = False) -> RunTask:
     """The order to run a dispatched task."""
-    return RunTask(task.id, job.id, order, job.descriptor.container.image.id, adopt)
+    image = job.descriptor.container_of(task.stage).image
+    return RunTask(task.id, job.id, order, image.id, adopt)
 
 
 def _killed_by(intent: KillIntent) -> Reason:
+    if intent.reason is not None:
+        return Reason(Code.KILLED, f"its job ends ({intent.reason})")
     return Reason(Code.KILLED, f"by {intent.by} at {intent.at.isoformat(timespec='seconds')}")
 
 
@@ -339,6 +349,11 @@ def limit_of(job: Job, task: Task, now: datetime) -> tuple[Deadline, ...]:
     """When control looks whether a run that begins now has outlived its limit, if it has one."""
     limit = job.descriptor.runtime_limit
     return (_due(DeadlineKind.LIMIT, task, now + limit + LIMIT_BACKSTOP),) if limit else ()
+
+
+def _of_job(kind: DeadlineKind, task: Task, due: datetime) -> tuple[Deadline, ...]:
+    """A look at the whole of a Mantis job; nothing for other jobs."""
+    return () if task.stage is None else (Deadline(kind=kind, entity=task.job_id, due=due),)
 
 
 def _due(kind: DeadlineKind, task: Task, due: datetime) -> Deadline:

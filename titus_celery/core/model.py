@@ -7,16 +7,18 @@ memory is in bytes, cpu in thousandths of a core.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final, NewType
 
-from titus_celery.core.descriptor import Demand, JobDescriptor, JobSpec
+from titus_celery.core.descriptor import Demand, JobDescriptor, JobSpec, MantisSpec
 from titus_celery.core.reasons import Code, Reason
 from titus_celery.core.states import State
 
 __all__ = [
     "NO_ADDRESS",
+    "STAGE_SLOTS_MAX",
     "Address",
     "Agent",
     "AgentId",
@@ -35,6 +37,7 @@ __all__ = [
     "KillIntent",
     "Port",
     "Sent",
+    "StageSlots",
     "StateChange",
     "Task",
     "TaskId",
@@ -71,6 +74,9 @@ class KillIntent:
 
     by: str
     at: datetime
+    #: Of a job that we end by its own rules: what it ends with, and whether that is a success (A7).
+    reason: Reason | None = None
+    is_success: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +126,9 @@ class Address:
 
 NO_ADDRESS: Final = Address()
 
+#: More slots than a stage ever gets, so that stages stand one after the other.
+STAGE_SLOTS_MAX: Final = 10_000_000
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
@@ -128,6 +137,8 @@ class Task:
     id: TaskId
     job_id: JobId
     slot: int
+    #: Of a Mantis job: which of its stages the slot belongs to, counted from 0. Each counts its own slots.
+    stage: int | None = None
     #: 1 for the first run of the slot.
     attempt: int
     original_id: TaskId
@@ -158,6 +169,11 @@ class Task:
     def state(self) -> State:
         """Where it stands now."""
         return self.history[-1].state
+
+    @property
+    def rank(self) -> int:
+        """Where its slot stands among those of its job."""
+        return (self.stage or 0) * STAGE_SLOTS_MAX + self.slot
 
     @property
     def is_open(self) -> bool:
@@ -193,6 +209,14 @@ class Sent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StageSlots:
+    """The slots of one stage of a Mantis job, as `Job` counts those of other jobs."""
+
+    made: int = 0
+    dropped: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """A job and its own record; its tasks are records of their own."""
 
@@ -217,6 +241,10 @@ class Job:
     slots_made: int = 0
     #: Of a service: slots that were over for good and that it was then made smaller by.
     slots_dropped: int = 0
+    #: Of a Mantis job: both of them by stage.
+    stages: tuple[StageSlots, ...] = ()
+    #: Of a Mantis job: how many slots of each stage are over, by its number (none: left out).
+    stages_over: Mapping[str, int] = field(default_factory=dict)
     #: Counts the writes of this record, from 1.
     version: int = 1
 
@@ -229,6 +257,11 @@ class Job:
     def created_at(self) -> datetime:
         """When it was accepted."""
         return self.history[0].at
+
+    @property
+    def is_staged(self) -> bool:
+        """Whether it is a Mantis job, whose workers belong to stages."""
+        return isinstance(self.descriptor.spec, MantisSpec)
 
     def with_intent(self, kill: KillIntent) -> Job:
         """This job with a kill recorded, under a new intent version."""
@@ -268,6 +301,18 @@ class DeadlineKind(enum.Enum):
     SETTLE = "settle"
     #: Turn an ended job and its tasks into one compressed record (entity: job id).
     ARCHIVE = "archive"
+    #: See how far a Mantis job got, which its workers say together (entity: job id).
+    PROGRESS = "progress"
+    #: End a Mantis job that has run for as long as it may (entity: job id).
+    EXPIRE = "expire"
+    #: End a transient Mantis job that has no subscribers (entity: job id).
+    IDLE = "idle"
+    #: End a Mantis job one of whose workers may not be restarted any more (entity: job id).
+    ABANDON = "abandon"
+    #: Start the jobs that a cluster lacks, and end those that are too many (entity: cluster id).
+    KEEP = "keep"
+    #: Decide a time of a cluster's schedule (entity: cluster id).
+    CRON = "cron"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

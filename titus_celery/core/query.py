@@ -6,18 +6,17 @@ have one. So finding is set arithmetic, and an index needs to know nothing of wh
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final, TypeVar
 
-from titus_celery.core.descriptor import BatchSpec, Image, JobGroup
+from titus_celery.core.descriptor import Image, JobGroup, JobType, type_of
 from titus_celery.core.model import Job, JobId, TaskId
 from titus_celery.core.states import State
 from titus_celery.errors import InvalidRequest, Violation
 
-__all__ = ["Criteria", "JobType", "criteria", "image_parts", "terms_of", "type_of"]
+__all__ = ["Criteria", "criteria", "image_parts", "terms_of"]
 
 #: Criteria of one query: far more than there are that differ, but for labels.
 CRITERIA_MAX: Final = 100
@@ -52,14 +51,6 @@ _EXACT: Final = (
 )
 
 
-class JobType(enum.Enum):
-    """The kinds of jobs, by the names of the wire."""
-
-    BATCH = "batch"
-    SERVICE = "service"
-    MANTIS = "mantis"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Criteria:
     """What was asked for; whatever is empty or None asks for nothing."""
@@ -89,11 +80,6 @@ class Criteria:
     def fits(self, terms: Collection[str]) -> bool:
         """Whether a job with these terms has one of each."""
         return all(any(term in wanted for term in terms) for wanted in self.terms)
-
-
-def type_of(job: Job) -> JobType:
-    """Which kind of job it is."""
-    return JobType.BATCH if isinstance(job.descriptor.spec, BatchSpec) else JobType.SERVICE
 
 
 def terms_of(job: Job) -> tuple[str, ...]:
@@ -137,7 +123,7 @@ def criteria(given: Mapping[str, str]) -> Criteria:
 def _terms(job: Job) -> Iterator[str]:
     descriptor = job.descriptor
     group = descriptor.group or JobGroup()
-    yield f"jobType={type_of(job).value}"
+    yield f"jobType={type_of(descriptor.spec).value}"
     yield f"jobClusterId={job.cluster_id}"
     yield f"owner={descriptor.owner.owner_email}"
     yield f"owner={descriptor.owner.team_email}"

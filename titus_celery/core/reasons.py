@@ -64,22 +64,23 @@ class End:
     state: State
     batch: Budget
     service: Budget
+    mantis: Budget
 
 
-#: What each end entails for a task of a batch and of a service job (A7, A8, A13). Codes that no task
-#: ends with are absent.
+#: What each end entails for a task of a batch, a service and a Mantis job (A7, A8, A13, B6.5). Codes that
+#: no task ends with are absent.
 ENDS: Final[Mapping[Code, End]] = MappingProxyType(
     {
-        Code.NORMAL: End(State.FINISHED, Budget.NONE, Budget.USER),
-        Code.FAILED: End(State.FAILED, Budget.USER, Budget.USER),
-        Code.CRASHED: End(State.FAILED, Budget.USER, Budget.USER),
-        Code.LOST: End(State.FAILED, Budget.INFRA, Budget.INFRA),
-        Code.KILLED: End(State.FAILED, Budget.NONE, Budget.FREE),
-        Code.SCALED_DOWN: End(State.FAILED, Budget.NONE, Budget.NONE),
-        Code.STUCK: End(State.FAILED, Budget.INFRA, Budget.INFRA),
-        Code.LIMIT: End(State.FAILED, Budget.USER, Budget.USER),
-        Code.OOM: End(State.FAILED, Budget.USER, Budget.USER),
-        Code.INVALID: End(State.FAILED, Budget.USER, Budget.USER),
-        Code.ERROR: End(State.FAILED, Budget.INFRA, Budget.INFRA),
+        Code.NORMAL: End(State.FINISHED, Budget.NONE, Budget.USER, Budget.NONE),
+        Code.FAILED: End(State.FAILED, Budget.USER, Budget.USER, Budget.USER),
+        Code.CRASHED: End(State.FAILED, Budget.USER, Budget.USER, Budget.USER),
+        Code.LOST: End(State.FAILED, Budget.INFRA, Budget.INFRA, Budget.INFRA),
+        Code.KILLED: End(State.FAILED, Budget.NONE, Budget.FREE, Budget.FREE),
+        Code.SCALED_DOWN: End(State.FAILED, Budget.NONE, Budget.NONE, Budget.NONE),
+        Code.STUCK: End(State.FAILED, Budget.INFRA, Budget.INFRA, Budget.INFRA),
+        Code.LIMIT: End(State.FAILED, Budget.USER, Budget.USER, Budget.USER),
+        Code.OOM: End(State.FAILED, Budget.USER, Budget.USER, Budget.USER),
+        Code.INVALID: End(State.FAILED, Budget.USER, Budget.USER, Budget.USER),
+        Code.ERROR: End(State.FAILED, Budget.INFRA, Budget.INFRA, Budget.INFRA),
     }
 )

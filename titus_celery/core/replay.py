@@ -5,7 +5,16 @@ from __future__ import annotations
 from typing import Protocol
 
 from titus_celery.core.catalog import News
-from titus_celery.core.decision import JobAdded, JobEnded, JobGone, LogEntry, TaskUpdated
+from titus_celery.core.decision import (
+    ClusterChanged,
+    ClusterRemoved,
+    JobAdded,
+    JobEnded,
+    JobGone,
+    JobMoved,
+    LogEntry,
+    TaskUpdated,
+)
 from titus_celery.core.model import JobId, Task, TaskId
 
 __all__ = ["Replay"]
@@ -35,7 +44,7 @@ class Replay:
                 return News(entry, job.id) if self._concerns(job.id) else None
             case TaskUpdated(task):
                 return self._task(entry, task) if self._concerns(task.job_id) else None
-            case JobGone():
+            case JobGone() | JobMoved() | ClusterChanged() | ClusterRemoved():
                 return None
 
     def _task(self, entry: TaskUpdated, task: Task) -> News | None:

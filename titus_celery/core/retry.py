@@ -12,6 +12,7 @@ from typing import Final
 
 from titus_celery.core.descriptor import (
     JobSpec,
+    MantisSpec,
     RetryKind,
     RetryPolicy,
     ServiceSpec,
@@ -28,6 +29,8 @@ __all__ = [
     "INFRA_DELAY_MAX",
     "INFRA_RETRIES_MAX",
     "RESTARTS",
+    "WORKER_DELAYS",
+    "WORKER_RETRIES_MAX",
     "Plan",
     "plan",
 ]
@@ -45,6 +48,10 @@ BACKOFF_RESET: Final = timedelta(seconds=300)
 RESTARTS: Final = RetryPolicy(
     kind=RetryKind.EXPONENTIAL, delay_first=timedelta(seconds=1), delay=timedelta(seconds=30)
 )
+#: How a Mantis worker without a retry policy is restarted: after these delays, the last of them for ever
+#: after; and how often at most (docs/semantics.md B6.5).
+WORKER_DELAYS: Final = tuple(timedelta(seconds=seconds) for seconds in (0, 5, 10, 20))
+WORKER_RETRIES_MAX: Final = 100
 #: 2**32 is past any sensible cap, and keeps the arithmetic far from overflow.
 DOUBLINGS_MAX: Final = 32
 #: No delay is longer; an instant so far off must still be a date.
@@ -81,15 +88,38 @@ def _budget(spec: JobSpec, task: Task, code: Code) -> Budget:
     elif task.kill is not None:
         code = Code.KILLED
     end = ENDS[code]
-    return end.service if isinstance(spec, ServiceSpec) else end.batch
+    match spec:
+        case ServiceSpec():
+            return end.service
+        case MantisSpec():
+            return end.mantis
+        case _:
+            return end.batch
 
 
 def _by_owner(spec: JobSpec, task: Task, ended: datetime) -> Plan | None:
+    if isinstance(spec, MantisSpec):
+        return _by_stage(spec.stages[task.stage or 0].retry, task, ended)
     policy = spec.retry or RetryPolicy()
     if _is_endless(spec):
         policy = RESTARTS
     elif task.user_retries >= policy.retries:
         return None
+    return _counted(policy, task, ended)
+
+
+def _by_stage(policy: RetryPolicy | None, task: Task, ended: datetime) -> Plan | None:
+    """A Mantis worker: as its stage says, or on the ladder of B6.5."""
+    if task.user_retries >= (WORKER_RETRIES_MAX if policy is None else policy.retries):
+        return None
+    if policy is not None:
+        return _counted(policy, task, ended)
+    step = 1 if _was_healthy(task, ended) else task.backoff_step + 1
+    delay = WORKER_DELAYS[min(step, len(WORKER_DELAYS)) - 1]
+    return Plan(delay, task.user_retries + 1, task.infra_retries, step)
+
+
+def _counted(policy: RetryPolicy, task: Task, ended: datetime) -> Plan:
     step = 1 if _was_healthy(task, ended) else task.backoff_step + 1
     nth = task.user_retries + 1
     return Plan(min(_delay(policy, nth, step), DELAY_MAX), nth, task.infra_retries, step)
@@ -116,8 +146,8 @@ def _delay(policy: RetryPolicy, nth: int, step: int) -> timedelta:
 
 def _by_us(spec: JobSpec, task: Task, ended: datetime) -> Plan | None:
     so_far = task.infra_retries
-    # A service lives long, and hosts are restarted now and then: what it survived is forgiven.
-    if isinstance(spec, ServiceSpec) and _was_healthy(task, ended):
+    # What lives long meets hosts that are restarted now and then: what it survived is forgiven.
+    if isinstance(spec, ServiceSpec | MantisSpec) and _was_healthy(task, ended):
         so_far = 0
     if so_far >= INFRA_RETRIES_MAX and not _is_endless(spec):
         return None

@@ -11,25 +11,31 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final
 
-from titus_celery.core import containers, scaling
+from titus_celery.core import containers, scaling, stages
 from titus_celery.core.containers import ContainerLimits
 from titus_celery.core.descriptor import (
     BatchSpec,
     JobDescriptor,
     JobGroup,
     JobSpec,
+    MantisSpec,
     Owner,
     RetryPolicy,
     ServiceSpec,
+    type_of,
 )
 from titus_celery.core.model import Caller
 from titus_celery.core.texts import check_map, check_name
 from titus_celery.errors import Unsupported, Violation
 
-__all__ = ["INSTANCES_MAX", "Limits", "check", "check_instances", "effective", "with_bounds"]
+__all__ = ["INSTANCES_MAX", "Limits", "check", "check_instances", "check_owner", "effective", "with_bounds"]
 
 #: What an application is called that says nothing.
-_APP_NAMES: Final[Mapping[type[JobSpec], str]] = {BatchSpec: "batchJob", ServiceSpec: "serviceJob"}
+_APP_NAMES: Final[Mapping[type[JobSpec], str]] = {
+    BatchSpec: "batchJob",
+    ServiceSpec: "serviceJob",
+    MantisSpec: "mantisJob",
+}
 #: The upper bound of a service that names none.
 INSTANCES_MAX: Final = 2**31 - 1
 
@@ -74,7 +80,7 @@ def check(job: JobDescriptor, limits: Limits) -> list[Violation]:
     Raises Unsupported, if nothing is wrong, for what this release does not offer.
     """
     found = [
-        *_owner(job.owner),
+        *check_owner(job.owner),
         *_names(job),
         *_labels(job.labels),
         *_spec(job, limits),
@@ -86,6 +92,8 @@ def check(job: JobDescriptor, limits: Limits) -> list[Violation]:
     ]
     if not found and isinstance(job.spec, ServiceSpec) and job.spec.scaling:
         raise Unsupported("service.scalingPolices (to have them acted on)")
+    if not found and isinstance(job.spec, MantisSpec) and any(stage.is_scaled for stage in job.spec.stages):
+        raise Unsupported("mantis.stages.autoScalingPolicy (to have it acted on)")
     return found
 
 
@@ -111,6 +119,8 @@ def check_instances(path: str, spec: ServiceSpec, most: int) -> Iterator[Violati
 def _filled(spec: JobSpec, limits: Limits) -> JobSpec:
     if isinstance(spec, ServiceSpec):
         return with_bounds(spec)
+    if isinstance(spec, MantisSpec):
+        return stages.effective(spec)
     return replace(
         spec,
         runtime_limit=spec.runtime_limit or limits.runtime_default,
@@ -118,7 +128,8 @@ def _filled(spec: JobSpec, limits: Limits) -> JobSpec:
     )
 
 
-def _owner(owner: Owner) -> Iterator[Violation]:
+def check_owner(owner: Owner) -> Iterator[Violation]:
+    """Everything wrong with an owner whose defaults are filled in (docs/semantics.md A3)."""
     for field, email in (("owner.ownerEmail", owner.owner_email), ("owner.teamEmail", owner.team_email)):
         if not email:
             yield Violation(field, "is empty and the caller's e-mail is not known")
@@ -151,7 +162,10 @@ def _labels(labels: Mapping[str, str]) -> Iterator[Violation]:
 
 def _spec(job: JobDescriptor, limits: Limits) -> Iterator[Violation]:
     spec = job.spec
-    kind = "batch" if isinstance(spec, BatchSpec) else "service"
+    if isinstance(spec, MantisSpec):
+        yield from stages.check(spec, job.containers)
+        return
+    kind = type_of(spec).value
     if isinstance(spec, BatchSpec):
         yield from _batch(spec, limits)
     else:

@@ -107,6 +107,8 @@ def _context_of(task: Task) -> dict[str, str]:
         "task.resubmitNumber": str(task.attempt - 1),
         "task.systemResubmitNumber": str(task.infra_retries),
     }
+    if task.stage is not None:
+        context["task.stage"] = str(task.stage)
     if task.resubmit_of is not None:
         context["task.resubmitOf"] = task.resubmit_of
     if task.dispatch is not None:

@@ -6,9 +6,7 @@ one reply can name everything that is wrong. Refused here is only what the model
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import timedelta
-from types import MappingProxyType
 from typing import Final, TypedDict
 
 from titus_celery.core.descriptor import (
@@ -20,14 +18,16 @@ from titus_celery.core.descriptor import (
     JobDescriptor,
     JobGroup,
     JobSpec,
+    MantisAgreement,
+    MantisSpec,
     Owner,
     RetryKind,
     RetryPolicy,
     ScalingPolicy,
     ServiceSpec,
+    Stage,
 )
-from titus_celery.core.jobs import BATCH_CLUSTER, SERVICE_CLUSTER
-from titus_celery.errors import InvalidRequest, Unsupported, Violation
+from titus_celery.errors import InvalidRequest, Violation
 from titus_celery.grpc.proto import titus_job_api_pb2 as pb
 
 __all__ = [
@@ -43,9 +43,6 @@ __all__ = [
 #: timedelta can, and an instant plus a duration has to stay an instant.
 LONGEST: Final = timedelta(days=36_525)
 
-#: Whose jobs the built-in clusters hold.
-_BUILT_IN: Final[Mapping[str, str]] = MappingProxyType({BATCH_CLUSTER: "batch", SERVICE_CLUSTER: "service"})
-
 #: The largest number of a uint32 and of a uint64 field.
 _UINT32_MAX: Final = 2**32 - 1
 _UINT64_MAX: Final = 2**64 - 1
@@ -60,23 +57,16 @@ _MILLISECOND: Final = timedelta(milliseconds=1)
 def descriptor_from_pb(message: pb.JobDescriptor) -> JobDescriptor:
     """The job that *message* describes; nothing is filled in, nothing is checked.
 
-    InvalidRequest if it has no job spec or is to join the built-in cluster of another type, Unsupported if
-    it is a Mantis job or is to join a cluster that is not built in (docs/semantics.md A2). Durations beyond
-    `LONGEST` count as that.
+    InvalidRequest if it has no job spec. Durations beyond `LONGEST` count as that.
     """
-    spec = _spec_from_pb(message)
-    built_in = BATCH_CLUSTER if isinstance(spec, BatchSpec) else SERVICE_CLUSTER
-    if message.jobClusterId not in ("", built_in):
-        if of := _BUILT_IN.get(message.jobClusterId):
-            raise InvalidRequest([Violation("jobClusterId", f"is the built-in cluster of {of} jobs")])
-        raise Unsupported("jobClusterId (a cluster of one's own)")
     return JobDescriptor(
-        spec=spec,
+        spec=_spec_from_pb(message),
         owner=Owner(owner_email=message.owner.ownerEmail, team_email=message.owner.teamEmail),
         app_name=message.appName,
         group=_group_from_pb(message.jobGroupInfo) if message.HasField("jobGroupInfo") else None,
         labels=dict(message.labels),
         containers={name: _container_from_pb(each) for name, each in message.containers.items()},
+        cluster_id=message.jobClusterId,
     )
 
 
@@ -117,7 +107,7 @@ def _spec_from_pb(message: pb.JobDescriptor) -> JobSpec:
         case "service":
             return _service_from_pb(message.service)
         case "mantis":
-            raise Unsupported("mantis (a job of type mantis)")
+            return _mantis_from_pb(message.mantis)
         case None:
             raise InvalidRequest([Violation("batch", "one of batch, service or mantis must be set")])
 
@@ -139,6 +129,32 @@ def _service_from_pb(message: pb.ServiceJobSpec) -> ServiceSpec:
         ),
         retry=retry_from_pb(message.retryPolicy),
         container_id=message.containerId,
+    )
+
+
+def _mantis_from_pb(message: pb.MantisJobSpec) -> MantisSpec:
+    terms = message.jobSLA
+    return MantisSpec(
+        name=message.name,
+        stages=tuple(
+            Stage(
+                desired=stage.instances.desired,
+                min=stage.instances.min,
+                max=stage.instances.max,
+                retry=retry_from_pb(stage.retryPolicy),
+                container_id=stage.containerId,
+                is_scaled=stage.HasField("autoScalingPolicy"),
+            )
+            for stage in message.stages
+        ),
+        agreement=MantisAgreement(
+            runtime_limit=_span(terms.runtimeLimitSecs, _SECOND),
+            min_runtime=_span(terms.minRuntimeSecs, _SECOND),
+            is_transient=terms.durationType == pb.MantisJobSLA.Transient,
+            user_type=terms.userProvidedType,
+        ),
+        parameters=dict(message.parameters),
+        subscription_timeout=_span(message.subscriptionTimeoutSecs, _SECOND),
     )
 
 
@@ -196,6 +212,7 @@ def descriptor_to_pb(descriptor: JobDescriptor) -> pb.JobDescriptor:
             jobGroupInfo=_group_to_pb(descriptor.group) if descriptor.group else None,
             labels=descriptor.labels,
             containers={name: _container_to_pb(each) for name, each in descriptor.containers.items()},
+            jobClusterId=descriptor.cluster_id,
             **_spec_to_pb(descriptor.spec),
         )
     except UnicodeEncodeError as error:
@@ -233,12 +250,43 @@ class _Spec(TypedDict, total=False):
 
     batch: pb.BatchJobSpec
     service: pb.ServiceJobSpec
+    mantis: pb.MantisJobSpec
 
 
 def _spec_to_pb(spec: JobSpec) -> _Spec:
-    if isinstance(spec, BatchSpec):
-        return {"batch": _batch_to_pb(spec)}
-    return {"service": _service_to_pb(spec)}
+    match spec:
+        case BatchSpec():
+            return {"batch": _batch_to_pb(spec)}
+        case ServiceSpec():
+            return {"service": _service_to_pb(spec)}
+        case MantisSpec():
+            return {"mantis": _mantis_to_pb(spec)}
+
+
+def _mantis_to_pb(mantis: MantisSpec) -> pb.MantisJobSpec:
+    terms, at = mantis.agreement, "mantis.jobSLA"
+    kinds = pb.MantisJobSLA
+    return pb.MantisJobSpec(
+        name=mantis.name,
+        jobSLA=pb.MantisJobSLA(
+            runtimeLimitSecs=_units(terms.runtime_limit, _SECOND, f"{at}.runtimeLimitSecs"),
+            minRuntimeSecs=_units(terms.min_runtime, _SECOND, f"{at}.minRuntimeSecs"),
+            durationType=kinds.Transient if terms.is_transient else kinds.Perpetual,
+            userProvidedType=terms.user_type,
+        ),
+        parameters=mantis.parameters,
+        subscriptionTimeoutSecs=_units(
+            mantis.subscription_timeout, _SECOND, "mantis.subscriptionTimeoutSecs"
+        ),
+        stages=[
+            pb.MantisStage(
+                instances=_instances_to_pb(stage, f"mantis.stages[{number}].instances"),
+                containerId=stage.container_id,
+                retryPolicy=retry_to_pb(stage.retry, f"mantis.stages[{number}]") if stage.retry else None,
+            )
+            for number, stage in enumerate(mantis.stages)
+        ],
+    )
 
 
 def _batch_to_pb(batch: BatchSpec) -> pb.BatchJobSpec:
@@ -269,7 +317,7 @@ def _service_to_pb(service: ServiceSpec) -> pb.ServiceJobSpec:
     )
 
 
-def _instances_to_pb(spec: JobSpec, at: str) -> pb.TaskInstances:
+def _instances_to_pb(spec: BatchSpec | ServiceSpec | Stage, at: str) -> pb.TaskInstances:
     return pb.TaskInstances(
         min=_uint(spec.min, _UINT32_MAX, f"{at}.min"),
         max=_uint(spec.max, _UINT32_MAX, f"{at}.max"),

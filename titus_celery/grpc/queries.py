@@ -114,7 +114,7 @@ class Queries:
         if not _is_asked_for(job_id, job.state, terms_of(job), wanted):
             return []
         return [
-            (_place(task.history[0].at.timestamp(), task.slot, task.attempt), _look(task))
+            (_place(task.history[0].at.timestamp(), task.rank, task.attempt), _look(task))
             for task in tasks
             if _task_is_asked_for(task.id, task.state, wanted)
         ]
@@ -139,7 +139,7 @@ def _task_is_asked_for(id: TaskId, state: State, wanted: Criteria) -> bool:
 
 def _seats(entry: Entry, wanted: Criteria) -> list[_Found]:
     def place(seat: Seat) -> tuple[float, int, int]:
-        return _place(seat.created.timestamp(), seat.slot, seat.attempt)
+        return _place(seat.created.timestamp(), seat.rank, seat.attempt)
 
     return [
         (place(seat), seat.look)
@@ -148,8 +148,8 @@ def _seats(entry: Entry, wanted: Criteria) -> list[_Found]:
     ]
 
 
-def _place(created: float, slot: int, attempt: int) -> tuple[float, int, int]:
-    return created, slot, attempt
+def _place(created: float, rank: int, attempt: int) -> tuple[float, int, int]:
+    return created, rank, attempt
 
 
 def _look(task: Task) -> bytes:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Final
 
+from titus_celery.core.cluster import Cluster
 from titus_celery.core.decision import Command, Decision, change_of
 from titus_celery.core.model import Holding, Job, JobId, Task, TaskId
 from titus_celery.errors import Conflict, Fenced, Full, Unavailable
@@ -90,8 +91,25 @@ class WritePath:
 
         return self._until_fresh(attempt)
 
+    def on_cluster(
+        self,
+        load: Callable[[], tuple[Cluster, Sequence[Job], datetime]],
+        decide: Callable[[Cluster, Sequence[Job], datetime], Decision],
+        jobs_max: int = 0,
+    ) -> Decision:
+        """Commit what *decide* says of a cluster and its live jobs, which may be one job more.
+
+        *load*: both, with the store's time. Errors as in `on_task`; LimitReached and Taken as in `create`.
+        """
+
+        def attempt() -> Decision:
+            cluster, jobs, now = load()
+            return self._commit(None, (), decide(cluster, jobs, now), jobs_max=jobs_max, cluster=cluster)
+
+        return self._until_fresh(attempt)
+
     def create(self, decide: Callable[[datetime], Decision], jobs_max: int = 0) -> Decision:
-        """Commit a new job, if fewer than *jobs_max* are alive (0: any number).
+        """Commit a new job or cluster, if fewer than *jobs_max* are alive (0: any number).
 
         LimitReached if not; Taken if it would have a name that is another one's.
         """
@@ -119,9 +137,10 @@ class WritePath:
         decision: Decision,
         under: Holding | None = None,
         jobs_max: int = 0,
+        cluster: Cluster | None = None,
     ) -> Decision:
         if not decision.is_empty:
-            position = self._records.commit(change_of(job, known, decision, under, jobs_max))
+            position = self._records.commit(change_of(job, known, decision, under, jobs_max, cluster))
             reached("committed")
             if position is not None:
                 self._committed.tell(position)

@@ -24,7 +24,7 @@ __all__ = ["order_for", "why_ended"]
 
 def order_for(view: TaskView, installation: str) -> ContainerOrder:
     """The container of a claimed task."""
-    task, container = view.task, view.job.descriptor.container
+    task, container = view.task, view.job.descriptor.container_of(view.task.stage)
     order = task.dispatch
     if order is None:
         raise ValueError(f"{task.id} was claimed without an order")
@@ -73,10 +73,12 @@ def why_ended(exit: Exit | None, cause: Reason | None) -> Reason:
 
 def _identity(task: Task) -> Mapping[str, str]:
     """What a container learns of itself (docs/semantics.md B8.6)."""
+    stage = {} if task.stage is None else {"TITUS_TASK_STAGE": str(task.stage)}
     return {
         "TITUS_JOB_ID": task.job_id,
         "TITUS_TASK_ID": task.id,
         "TITUS_TASK_INDEX": str(task.slot),
+        **stage,
         "TITUS_TASK_ORIGINAL_ID": task.original_id,
         "TITUS_TASK_ATTEMPT": str(task.attempt),
     }

@@ -5,17 +5,18 @@ Calls return once what they promise is stored; the rest follows by itself.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final, TypeVar
 
 from titus_celery.core import jobs as deciding
 from titus_celery.core.catalog import ENDED_TASKS_MAX
 from titus_celery.core.claims import ClaimKind, key_name
+from titus_celery.core.cluster import Cluster
+from titus_celery.core.cluster_rules import inherited
 from titus_celery.core.decision import Decision
-from titus_celery.core.descriptor import Instances, JobDescriptor, ServiceSpec
+from titus_celery.core.descriptor import Instances, JobDescriptor, MantisSpec, ServiceSpec
 from titus_celery.core.fingerprint import fingerprint
 from titus_celery.core.lifecycle import killed
 from titus_celery.core.model import (
@@ -29,33 +30,28 @@ from titus_celery.core.model import (
     TaskId,
 )
 from titus_celery.core.sizing import resize_requested, status_requested
-from titus_celery.core.validation import Limits, check, check_instances, effective, with_bounds
+from titus_celery.core.stages import check_stage
+from titus_celery.core.validation import Limits, check_instances, with_bounds
 from titus_celery.errors import (
     AlreadyExists,
+    Conflict,
     FailedPrecondition,
-    ImageMissing,
     InvalidRequest,
     NotFound,
     PartialFailure,
-    StoreFull,
     Taken,
     TitusError,
-    Unavailable,
     Violation,
 )
-from titus_celery.ports import Clock, Ids, ImageResolver, Memory, Records
-from titus_celery.service.change import WritePath
+from titus_celery.ports import Clock, Clusters, Ids, ImageResolver, Records
+from titus_celery.service.change import ATTEMPTS_MAX, WritePath
+from titus_celery.service.creation import Creation, Intake
+from titus_celery.service.membership import Membership, gate_of
 
-__all__ = ["INTAKE_PERCENT", "MEMORY_FRESH", "Jobs"]
+__all__ = ["Jobs"]
 
 #: Ended tasks of one job that can be asked for: far more than are kept.
 TASKS_MAX: Final = 1_000_000
-#: Of the store's memory (%): beyond it nothing new is taken in. The rest is for what is there to run,
-#: end and be killed: a task's transitions, its log entries and its output take more than its creation.
-INTAKE_PERCENT: Final = 80
-#: How long what a process knows of the store's memory is good for: what is created meanwhile is far
-#: less than the fifth that is left, and asking costs a round trip.
-MEMORY_FRESH: Final = timedelta(seconds=1)
 #: Who kills, when the caller did not say.
 ANONYMOUS: Final = "anonymous"
 
@@ -70,6 +66,7 @@ class Jobs:
         self,
         records: Records,
         writes: WritePath,
+        clusters: Clusters,
         resolver: ImageResolver,
         ids: Ids,
         limits: Limits,
@@ -77,10 +74,11 @@ class Jobs:
     ) -> None:
         self._records = records
         self._writes = writes
-        self._resolver = resolver
         self._ids = ids
         self._limits = limits
-        self._intake = _Intake(records, clock)
+        self._membership = Membership(records, clusters)
+        self._creation = Creation(resolver, limits)
+        self._intake = Intake(records, clock)
 
     def create(self, descriptor: JobDescriptor, caller: Caller, key: str = "") -> JobId:
         """Accept a job; its id once job and tasks are stored. With the same *key* again: the same id.
@@ -93,35 +91,46 @@ class Jobs:
         sent = Sent(caller=caller.id, key=key, body=fingerprint(descriptor)) if key else None
         if sent and (before := self._sent_before(sent)):
             return before
-        job = effective(descriptor, caller, self._limits)
-        found = check(job, self._limits)
+        id, by = JobId(self._ids.new()), caller.id or caller.email or ANONYMOUS
+
+        def decide(now: datetime) -> Decision:
+            return replace(deciding.created(id, job, by, now, sent), gate=gate)
+
+        for _ in range(ATTEMPTS_MAX):
+            cluster = self._cluster_of(descriptor, caller)
+            if same := self._membership.same(descriptor, cluster):
+                return same
+            job = self._creation.prepared(inherited(descriptor, cluster), caller)
+            gate = gate_of(job, cluster)
+            self._intake.check()
+            try:
+                self._writes.create(decide, self._limits.jobs_max)
+                return id
+            except Taken:
+                # It may be that this very request came twice at the same time.
+                before = self._sent_before(sent) if sent else None
+                if before := before or self._membership.same(descriptor, cluster):
+                    return before
+                raise
+            except Conflict:
+                # Its cluster was changed meanwhile, and counts as it is now.
+                continue
+        raise Conflict(f"cluster {descriptor.cluster_id}")
+
+    def _cluster_of(self, descriptor: JobDescriptor, caller: Caller) -> Cluster:
         try:
-            job, missing = self._pinned(job, {violation.field for violation in found})
-        except Unavailable:
-            # What is wrong already stays wrong: nobody should try again because of the image.
-            if found:
-                raise InvalidRequest(found) from None
+            return self._membership.of(descriptor)
+        except NotFound:
+            # What is wrong with the job itself is said first (docs/semantics.md B1.9).
+            self._creation.prepared(descriptor, caller)
             raise
-        if found or missing:
-            raise InvalidRequest([*found, *missing])
-        self._intake.check()
-        id = JobId(self._ids.new())
-        by = caller.id or caller.email or ANONYMOUS
-        try:
-            self._writes.create(lambda now: deciding.created(id, job, by, now, sent), self._limits.jobs_max)
-        except Taken:
-            # It may be that this very request came twice at the same time.
-            if sent and (before := self._sent_before(sent)):
-                return before
-            raise
-        return id
 
     def _sent_before(self, sent: Sent) -> JobId | None:
         """The job that this request made before, if it did (docs/semantics.md A19)."""
         found = self._records.claimed(ClaimKind.KEY, key_name(sent))
         if found is not None and found.body != sent.body:
-            raise AlreadyExists(sent.key, found.job_id)
-        return None if found is None else found.job_id
+            raise AlreadyExists(sent.key, found.id)
+        return None if found is None else JobId(found.id)
 
     def find(self, job_id: JobId) -> JobSummary:
         """A job, live or finished, with its open and newest finished tasks; NotFound."""
@@ -135,7 +144,7 @@ class Jobs:
                 *self._records.open_tasks(job_id),
                 *self._records.finished_tasks(job_id, ENDED_TASKS_MAX),
             )
-        by_place = {task.id: task for task in sorted(tasks, key=lambda task: (task.slot, task.attempt))}
+        by_place = {task.id: task for task in sorted(tasks, key=lambda task: (task.rank, task.attempt))}
         return JobSummary(job=job, tasks=tuple(by_place.values()))
 
     def find_over(self, ids: Sequence[JobId]) -> Sequence[Job]:
@@ -171,29 +180,35 @@ class Jobs:
 
         self._writes.on_job(job_id, decide)
 
-    def resize(self, job_id: JobId, wanted: Instances) -> None:
-        """Record how many tasks a service job is to have; control makes it so (docs/semantics.md B1.10).
+    def resize(self, job_id: JobId, wanted: Instances, stage: int = 0) -> None:
+        """Record how many tasks a service, or a stage of a Mantis job, is to have; control makes it so
+        (docs/semantics.md B1.10).
 
-        NotFound; FailedPrecondition if it is no service, or ending; InvalidRequest for numbers that do
-        not fit each other. The job is as before then.
+        NotFound; FailedPrecondition if it is a batch job, or ending; InvalidRequest for numbers that do
+        not fit each other, or no such stage. The job is as before then.
         """
 
         def decide(job: Job, now: datetime) -> Decision:
-            spec = _service_of(job)
-            numbers = replace(spec, min=wanted.min, desired=wanted.desired, max=wanted.max)
-            new = with_bounds(numbers)
-            if found := list(check_instances("instances", new, self._limits.service_max)):
-                raise InvalidRequest(found)
+            spec = _scalable(job)
+            new = _staged(spec, wanted, stage) if isinstance(spec, MantisSpec) else self._sized(spec, wanted)
+            if stage and not isinstance(spec, MantisSpec):
+                raise InvalidRequest([Violation("stageIndex", "a service has no stages")])
             return resize_requested(job, new, now)
 
         self._writes.on_job(job_id, decide)
 
-    def enable(self, job_id: JobId, is_enabled: bool) -> None:
-        """Record whether a service job is scaled by its policies (docs/semantics.md B1.11).
+    def _sized(self, spec: ServiceSpec, wanted: Instances) -> ServiceSpec:
+        new = with_bounds(replace(spec, min=wanted.min, desired=wanted.desired, max=wanted.max))
+        if found := list(check_instances("instances", new, self._limits.service_max)):
+            raise InvalidRequest(found)
+        return new
 
-        NotFound; FailedPrecondition if it is no service, or ending.
+    def enable(self, job_id: JobId, is_enabled: bool) -> None:
+        """Record whether a service or Mantis job is scaled by its policies (docs/semantics.md B1.11).
+
+        NotFound; FailedPrecondition if it is a batch job, or ending.
         """
-        self._writes.on_job(job_id, lambda job, now: status_requested(job, _service_of(job), is_enabled))
+        self._writes.on_job(job_id, lambda job, now: status_requested(job, _scalable(job), is_enabled))
 
     def kill_all(self, job_ids: Sequence[JobId], caller: Caller) -> None:
         """`kill` each; PartialFailure if that failed for some. The others are killed (B1.17)."""
@@ -218,51 +233,26 @@ class Jobs:
 
         self._writes.on_task(task_id, decide)
 
-    def _pinned(self, job: JobDescriptor, faulty: set[str]) -> tuple[JobDescriptor, list[Violation]]:
-        """*job* with each image resolved, and a violation for each that nobody knows (A20)."""
-        containers, missing = {}, []
-        for key, container in job.containers.items():
-            path = f"containers[{key}].image"
-            if faulty.isdisjoint({path, f"{path}.name"}):
-                try:
-                    container = replace(container, image=self._resolver.resolve(container.image))
-                except ImageMissing as error:
-                    why = str(error) if error.why else f"no engine has the image {error.image!r}"
-                    missing.append(Violation(path, why))
-            containers[key] = container
-        return replace(job, containers=containers), missing
 
-
-class _Intake:
-    """Whether the store has room for new jobs (docs/semantics.md A17)."""
-
-    def __init__(self, records: Records, clock: Clock) -> None:
-        self._records = records
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._known: tuple[Memory, timedelta] | None = None
-
-    def check(self) -> None:
-        """StoreFull if it has none."""
-        memory = self._memory()
-        if memory.maximum and memory.used * 100 >= memory.maximum * INTAKE_PERCENT:
-            raise StoreFull(memory.used, memory.maximum)
-
-    def _memory(self) -> Memory:
-        with self._lock:
-            now = self._clock.monotonic()
-            if self._known is None or now - self._known[1] >= MEMORY_FRESH:
-                self._known = self._records.memory(), now
-            return self._known[0]
-
-
-def _service_of(job: Job) -> ServiceSpec:
-    """What a service job that goes on is to be."""
+def _scalable(job: Job) -> ServiceSpec | MantisSpec:
+    """What a job that goes on, and whose tasks may become more or fewer, is to be."""
+    spec = job.descriptor.spec
     if job.state.is_final or job.kill is not None:
         raise FailedPrecondition("job", job.id, "it is over" if job.state.is_final else "it is being killed")
-    if not isinstance(job.descriptor.spec, ServiceSpec):
+    if not isinstance(spec, ServiceSpec | MantisSpec):
         raise FailedPrecondition("job", job.id, "it is a batch job, whose tasks keep their number")
-    return job.descriptor.spec
+    return spec
+
+
+def _staged(spec: MantisSpec, wanted: Instances, number: int) -> MantisSpec:
+    if number >= len(spec.stages):
+        raise InvalidRequest([Violation("stageIndex", f"there are {len(spec.stages)} stages, from 0 on")])
+    stages = list(spec.stages)
+    new = replace(stages[number], min=wanted.min, desired=wanted.desired, max=wanted.max)
+    if found := list(check_stage("instances", new)):
+        raise InvalidRequest(found)
+    stages[number] = new
+    return replace(spec, stages=tuple(stages))
 
 
 def _each(doing: str, ids: Sequence[_Id], do: Callable[[_Id], None]) -> None:

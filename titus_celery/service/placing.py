@@ -64,7 +64,7 @@ class Placing:
             if self._lookout.is_placing_held():
                 return
             with put_off(faults, f"task {view.task.id}"):
-                need = go.need_of(view.job)
+                need = go.need_of(view.job, view.task.stage)
                 why = go.refusal(view.job.id, need) or self._place_one(go, view, need)
                 if not why:
                     continue
@@ -113,15 +113,16 @@ class _Pass:
         self.board = board
         self.told = 0
         self._inventories = inventories
-        self._needs: dict[JobId, Need] = {}
+        self._needs: dict[tuple[JobId, int | None], Need] = {}
         self._spreads: dict[JobId, dict[EngineId, int]] = {}
         self._refused: dict[tuple[Need, JobId | None], str] = {}
 
-    def need_of(self, job: Job) -> Need:
-        """What each task of the job needs."""
-        if job.id not in self._needs:
-            self._needs[job.id] = need_of(job.descriptor.container, self._inventories)
-        return self._needs[job.id]
+    def need_of(self, job: Job, stage: int | None) -> Need:
+        """What each task of the job's stage needs."""
+        key = job.id, stage
+        if key not in self._needs:
+            self._needs[key] = need_of(job.descriptor.container_of(stage), self._inventories)
+        return self._needs[key]
 
     def spread_of(self, id: JobId, read: Callable[[JobId], Mapping[EngineId, int]]) -> Mapping[EngineId, int]:
         """How many tasks of the job each engine has, those of this pass included."""
