@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 __all__ = [
     "EXIT_OURS",
@@ -22,6 +22,7 @@ __all__ = [
     "Full",
     "ImageMissing",
     "InvalidRequest",
+    "InvalidSchedule",
     "LimitReached",
     "NotFound",
     "PartialFailure",
@@ -69,6 +70,18 @@ class InvalidRequest(TitusError):
 
     def __str__(self) -> str:
         return "; ".join(str(violation) for violation in self.violations)
+
+
+class InvalidSchedule(TitusError):
+    """A cron schedule that cannot be kept: *part* says whether its text or its zone is wrong, *why* how."""
+
+    def __init__(self, spec: str, zone: str, why: str, part: Literal["spec", "zone"]) -> None:
+        super().__init__(spec, zone, why, part)
+        self.spec, self.zone, self.why = spec, zone, why
+        self.part: Literal["spec", "zone"] = part
+
+    def __str__(self) -> str:
+        return f"the {'time zone' if self.part == 'zone' else 'text'} of a cron schedule: {self.why}"
 
 
 class Unsupported(TitusError):

@@ -60,6 +60,7 @@ ERRORS: list[errors.TitusError] = [
     errors.Full("agent 1"),
     errors.ImageMissing("app:1"),
     errors.InvalidRequest([errors.Violation("owner", "is empty")]),
+    errors.InvalidSchedule("* *", "UTC", "it has 2 fields", "spec"),
     errors.LimitReached("jobs", 10),
     errors.NotFound("job", "1"),
     errors.PartialFailure(

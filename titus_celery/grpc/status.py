@@ -26,6 +26,7 @@ from titus_celery.errors import (
     Full,
     ImageMissing,
     InvalidRequest,
+    InvalidSchedule,
     LimitReached,
     NotFound,
     PartialFailure,
@@ -69,6 +70,7 @@ STATUS: Final[Mapping[type[TitusError], grpc.StatusCode]] = MappingProxyType(
         Full: grpc.StatusCode.RESOURCE_EXHAUSTED,
         ImageMissing: grpc.StatusCode.INVALID_ARGUMENT,
         InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
+        InvalidSchedule: grpc.StatusCode.INVALID_ARGUMENT,
         LimitReached: grpc.StatusCode.RESOURCE_EXHAUSTED,
         NotFound: grpc.StatusCode.NOT_FOUND,
         # Unless all that failed have one status in common.
