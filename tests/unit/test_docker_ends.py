@@ -118,6 +118,13 @@ def test_an_engine_that_never_refused_may_not_have_restarted() -> None:
     assert who(absences=[replace(GONE, refused=None)]) == ""
 
 
+def test_what_an_engine_found_dead_tells_that_it_restarted_though_it_never_refused() -> None:
+    fast = [replace(GONE, refused=None)]
+    assert who(replace(LIFE, code=255), absences=fast) == "the engine restarted"
+    assert who(replace(LIFE, code=255, finished=at(149)), absences=fast) == ""
+    assert who(replace(LIFE, code=255, finished=at(211)), absences=fast) == ""
+
+
 @pytest.mark.parametrize("kill", [Kill(at(199.9), TERM), Kill(at(149), TERM)], ids=["start", "stop"])
 def test_signals_around_an_absence_are_the_engine_s(kill: Kill) -> None:
     life = replace(LIFE, finished=kill.at)

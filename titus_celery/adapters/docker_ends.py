@@ -131,9 +131,11 @@ def _started_again(life: Life, absence: Absence) -> bool:
     """Whether it ended when its engine may have started: that ends what runs before it answers anybody.
 
     What ended before, while nobody was there to end it, ended by itself. When exactly the engine started
-    is not known, so an end just before may be its own.
+    is not known, so an end just before may be its own. An engine that was never refused may be started so
+    fast that nobody met it while it was not there: then one that it found dead tells.
     """
-    return absence.refused is not None and life.started < absence.refused < life.finished <= absence.over
+    since = absence.begun if absence.refused is None and life.code == _UNKNOWN else absence.refused
+    return since is not None and life.started < since < life.finished <= absence.over
 
 
 def _asks_for_end(life: Life, kill: Kill) -> bool:

@@ -39,6 +39,8 @@ __all__ = ["EngineEvents", "bottom_of"]
 
 #: Between two tries to reach an engine that is away, in seconds: as exactly is known when it came back.
 _AGAIN_SECONDS: Final = 0.1
+#: The same for the first try after it was heard: one that is started again at once refuses for a moment only.
+_AT_ONCE_SECONDS: Final = 0.01
 #: Seconds for an answer that merely refines what is known already.
 _SOON_SECONDS: Final = 2
 #: Containers whose signals, and whose stops by us, are remembered: each is forgotten when it is removed,
@@ -179,8 +181,8 @@ class EngineEvents:
             except (RequestException, OSError, ValueError) as error:
                 self._note_fault(error)
             finally:
-                self._lose()
-            self._closed.wait(_AGAIN_SECONDS)
+                was_heard = self._lose()
+            self._closed.wait(_AT_ONCE_SECONDS if was_heard else _AGAIN_SECONDS)
 
     def _follow(self) -> None:
         filters = {"type": ["container"], "event": ["kill"], "label": [TASK]}
@@ -220,12 +222,15 @@ class EngineEvents:
             _log.warning("the engine refuses connections: %s", why)
         self._refused = self._now()
 
-    def _lose(self) -> None:
+    def _lose(self) -> bool:
+        """The engine is not heard any more, if it was: whether it was."""
         with self._changed:
+            was_heard = self._line is not None
             if self._line is not None:
                 self._line.close()
                 self._line = None
             self._gone = self._gone or self._now()
+        return was_heard
 
 
 def bottom_of(error: BaseException) -> BaseException:
