@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pickle
-from datetime import UTC, datetime
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import pytest
@@ -169,6 +171,19 @@ def test_an_answer_does_not_depend_on_what_was_asked_before() -> None:
     alone = [schedule("0 30 2 ? * 6#2 *").after(moment) for moment in moments]
     assert [shared.after(moment) for moment in moments] == alone
     assert [shared.after(moment) for moment in reversed(moments)] == alone[::-1]
+
+
+def test_one_schedule_serves_many_threads() -> None:
+    shared = schedule("0 30 2 ? * 6#2")
+    moments = [NOW + timedelta(days=day) for day in range(1_000)]
+    alone = [shared.after(moment) for moment in moments]
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            assert list(pool.map(shared.after, moments)) == alone
+    finally:
+        sys.setswitchinterval(usual)
 
 
 # ------------------------------------------------------------------------------------------ refusals
