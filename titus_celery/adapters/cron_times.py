@@ -2,7 +2,7 @@
 
 What is let through is what Quartz and Unix document; croniter takes more, and reads some of it in its own
 way (`5-5` is everything to it). It is asked about naive times alone: placing them in a time zone is done in
-`core/cron.py`, since croniter loses or doubles some where clocks are set.
+`core/cron.py`, since croniter fires a named hour twice where clocks are set back.
 """
 
 from __future__ import annotations
