@@ -14,6 +14,8 @@ from titus_celery.adapters.archive import Archive
 from titus_celery.adapters.background_queue import BackgroundQueue
 from titus_celery.adapters.celery_app import App, make_app
 from titus_celery.adapters.celery_queue import CeleryQueue
+from titus_celery.adapters.cluster_store import ClusterStore
+from titus_celery.adapters.cron_times import schedule
 from titus_celery.adapters.docker_credentials import DockerCredentials
 from titus_celery.adapters.docker_executor import DockerExecutor
 from titus_celery.adapters.image_resolver import RoutedResolver
@@ -26,6 +28,7 @@ from titus_celery.adapters.registry import AgentStore
 from titus_celery.adapters.registry_resolver import RegistryResolver
 from titus_celery.adapters.snapshots import SnapshotStore
 from titus_celery.adapters.store import RecordStore
+from titus_celery.adapters.subscribers import SubscriberStore
 from titus_celery.adapters.system import SystemClock, SystemIds, die, freeze
 from titus_celery.core.engine import (
     EngineFacts,
@@ -43,7 +46,10 @@ from titus_celery.ports import (
 from titus_celery.service import crash
 from titus_celery.service.agent import AgentLife, Periods
 from titus_celery.service.change import Committed, WritePath
+from titus_celery.service.clusters import JobClusters
+from titus_celery.service.creation import Creation, Intake
 from titus_celery.service.jobs import Jobs
+from titus_celery.service.keeper import Keeper
 from titus_celery.service.lease import Lease, gone_after
 from titus_celery.service.places import Places
 from titus_celery.service.retention import Retention
@@ -87,6 +93,7 @@ class GatewayParts:
     """What a gateway serves from."""
 
     jobs: Jobs
+    clusters: JobClusters
     committed: Committed
     records: Records
     log: ChangeLog
@@ -139,17 +146,32 @@ def _base(settings: Settings, app: App, *, is_hurried: bool = False) -> _Base:
     return _Base(keyspace, records, leases, queue, WritePath(records, queue))
 
 
+def _resolver(settings: Settings, base: _Base) -> RoutedResolver:
+    registries = RegistryResolver(DockerCredentials(), settings.insecure_registries)
+    return RoutedResolver(registries, InventoryResolver(AgentStore(base.keyspace)))
+
+
 def gateway(settings: Settings, app: App) -> GatewayParts:
     """The parts of a gateway."""
     # A reply tells what is stored; it does not wait for the broker.
     base = _base(settings, app, is_hurried=True)
-    registries = RegistryResolver(DockerCredentials(), settings.insecure_registries)
-    resolver = RoutedResolver(registries, InventoryResolver(AgentStore(base.keyspace)))
+    resolver = _resolver(settings, base)
     committed = Committed()
     writes = WritePath(base.records, base.queue, committed=committed)
-    jobs = Jobs(base.records, writes, resolver, SystemIds(), settings.limits(), SystemClock())
+    clusters, limits = ClusterStore(base.keyspace), settings.limits()
+    jobs = Jobs(base.records, writes, clusters, resolver, SystemIds(), limits, SystemClock())
+    job_clusters = JobClusters(
+        records=base.records,
+        clusters=clusters,
+        writes=writes,
+        calendar=schedule,
+        ids=SystemIds(),
+        limits=limits,
+        clock=SystemClock(),
+    )
     return GatewayParts(
         jobs,
+        job_clusters,
         committed,
         base.records,
         base.records,
@@ -161,6 +183,17 @@ def gateway(settings: Settings, app: App) -> GatewayParts:
 def control(settings: Settings, app: App) -> ControlParts:
     """The parts of a control worker."""
     base = _base(settings, app)
+    limits = settings.limits()
+    keeper = Keeper(
+        clusters=ClusterStore(base.keyspace),
+        writes=base.writes,
+        creation=Creation(_resolver(settings, base), limits),
+        intake=Intake(base.records, SystemClock()),
+        calendar=schedule,
+        ids=SystemIds(),
+        limits=limits,
+        firings_kept=timedelta(days=settings.keep_days),
+    )
     sweep = Sweep(
         records=base.records,
         registry=AgentStore(base.keyspace),
@@ -169,6 +202,8 @@ def control(settings: Settings, app: App) -> ControlParts:
         spans=settings.spans(),
         lost_after=settings.agent_lost_after,
         clock=SystemClock(),
+        subscribers=SubscriberStore(base.keyspace),
+        keeper=keeper,
     )
     keep = Keep(age=timedelta(days=settings.keep_days), jobs=settings.keep_jobs, bytes=settings.keep_bytes)
     retention = Retention(

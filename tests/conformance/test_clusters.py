@@ -10,9 +10,11 @@ import pytest
 from google.protobuf.empty_pb2 import Empty
 
 from tests.conformance.installation import Titus, batch, service
-from titus_celery.core.jobs import BATCH_CLUSTER
+from titus_celery.core.cluster import BUILT_IN
+from titus_celery.core.descriptor import JobType
 from titus_celery.grpc.proto import titus_job_api_pb2 as pb
 
+BATCH_CLUSTER = BUILT_IN[JobType.BATCH].id
 MANTIS = pb.JobClusterDescriptor(
     name="m", mantis=pb.MantisClusterSpec(enabled=True, min=1, max=2, cronSpec="0 0 * * * ?")
 )

@@ -68,7 +68,7 @@ def test_a_key_is_one_jobs_and_tells_which_and_for_what(bench: Bench) -> None:
     saved(bench.records, first)
     (claim,) = claims_of(first)
     assert bench.records.claimed(ClaimKind.KEY, key_name(SENT)) == claim
-    assert (claim.job_id, claim.body) == (first.id, "b")
+    assert (claim.id, claim.body) == (first.id, "b")
     with pytest.raises(Taken, match="idempotency key"):
         saved(bench.records, replace(job(), sent=SENT))
     saved(bench.records, replace(job(), sent=replace(SENT, caller="bob")))

@@ -126,6 +126,7 @@ def test_the_stories_write_every_kind_of_key_and_counter(bench: Bench) -> None:
     prefix = f"{{{bench.keyspace.namespace}}}:"
     assert {key.removeprefix(prefix) for key in keys} == {
         *("job:*", "job:*:open", "job:*:done", "job:*:spread", "task:*", "out:*", "jobs:live", "jobs:over"),
+        *("cluster:batch:jobs", "job:*:subscribers"),
         *("queued", "deadlines", "log", "ledger", "agent:host-1", "agent:host-1:tasks"),
     }
     fields = {field for made in changes for _, field in counters_of(bench, made)}

@@ -55,7 +55,7 @@ def test_a_deadline_that_was_moved_is_not_disarmed(bench: Bench) -> None:
 
 
 def test_a_deadline_of_a_later_release_is_left_for_it(bench: Bench) -> None:
-    bench.keyspace.transact([], [SetAdd(bench.keys.deadlines, "cron:x", to_ms(at(1)))])
+    bench.keyspace.transact([], [SetAdd(bench.keys.deadlines, "sundial:x", to_ms(at(1)))])
     assert bench.records.due(at(9), 10) == []
     # Nobody is woken for what nobody here can act on; what is known behind it is found.
     assert bench.records.next_due() is None

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import grpc.aio
 import pytest
 
+from titus_celery.adapters.cluster_store import ClusterStore
 from titus_celery.adapters.inventory_resolver import InventoryResolver
 from titus_celery.adapters.keyspace import Keyspace
 from titus_celery.adapters.memory_keyspace import MemoryKeyspace
@@ -129,7 +130,8 @@ class Store:
     def jobs(self, resolver: ImageResolver | None = None) -> Jobs:
         """The use cases over this store."""
         resolver = resolver or InventoryResolver(self.registry)
-        return Jobs(self.records, self.writes, resolver, self.ids, self.settings.limits(), self.own)
+        clusters, limits = ClusterStore(self.keyspace), self.settings.limits()
+        return Jobs(self.records, self.writes, clusters, resolver, self.ids, limits, self.own)
 
     def services(self, resolver: ImageResolver | None = None, feed: Feed | None = None) -> GatewayServices:
         """What a gateway over this store serves from."""

@@ -53,7 +53,7 @@ def refused(world: World, descriptor: JobDescriptor, caller: Caller = ANN) -> li
 
 def with_image(image: Image) -> JobDescriptor:
     job = a_job()
-    return replace(job, containers={"main": replace(job.container, image=image)})
+    return replace(job, containers={"main": replace(job.container_of(None), image=image)})
 
 
 def ready() -> World:
@@ -97,13 +97,13 @@ def test_an_image_is_resolved_once_and_for_all() -> None:
     world.sweep()
     (order,) = world.orders()
     assert order.image == "sha256:1"
-    assert world.job(id).descriptor.container.image == Image(name="app:1", id="sha256:1")
+    assert world.job(id).descriptor.container_of(None).image == Image(name="app:1", id="sha256:1")
 
 
 def test_an_image_by_id_gets_its_name() -> None:
     world = ready()
     stored = world.job(world.create(with_image(Image(id="sha256:1")))).descriptor
-    assert stored.container.image == Image(name="app:1", id="sha256:1")
+    assert stored.container_of(None).image == Image(name="app:1", id="sha256:1")
 
 
 def test_an_unknown_image_is_refused() -> None:

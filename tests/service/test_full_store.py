@@ -8,6 +8,7 @@ import pytest
 
 from tests.service.place import Place, Resolver
 from tests.service.world import ANN, LIMITS, SameIds, Store, a_job
+from titus_celery.adapters.cluster_store import ClusterStore
 from titus_celery.core.decision import Decision
 from titus_celery.core.descriptor import RetryPolicy
 from titus_celery.core.lifecycle import ended
@@ -77,7 +78,8 @@ def test_the_memory_is_asked_for_at_most_once_a_second() -> None:
         def monotonic(self) -> timedelta:
             return passed
 
-    jobs = Jobs(Counting(place.keyspace), place.writes, Resolver(), SameIds(), LIMITS, Clock())
+    clusters = ClusterStore(place.keyspace)
+    jobs = Jobs(Counting(place.keyspace), place.writes, clusters, Resolver(), SameIds(), LIMITS, Clock())
     for milliseconds in (0, 10, 999, 1_000, 1_500, 2_000):
         passed = timedelta(milliseconds=milliseconds)
         jobs.create(a_job(), ANN)

@@ -9,6 +9,7 @@ from datetime import timedelta
 import pytest
 
 from tests.service.world import ANN, LIMITS, SameIds, World, a_job
+from titus_celery.adapters.cluster_store import ClusterStore
 from titus_celery.adapters.inventory_resolver import InventoryResolver
 from titus_celery.core.decision import Change
 from titus_celery.core.descriptor import JobDescriptor, JobGroup
@@ -141,6 +142,7 @@ def test_past_the_limit_of_live_jobs_there_are_no_more_until_one_is_over() -> No
     jobs = Jobs(
         world.records,
         world.writes,
+        ClusterStore(world.keyspace),
         InventoryResolver(world.registry),
         SameIds(),
         replace(LIMITS, jobs_max=2),

@@ -27,8 +27,8 @@ def wanting(
     """A batch job with these constraints and resources beside one core."""
     plain = a_job(desired)
     container = replace(
-        plain.container,
-        resources={**plain.container.resources, **resources},
+        plain.container_of(None),
+        resources={**plain.container_of(None).resources, **resources},
         hard_constraints=Constraints(constraints=hard or {}),
         soft_constraints=Constraints(constraints=soft or {}),
     )

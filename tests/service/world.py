@@ -14,10 +14,11 @@ from datetime import datetime, timedelta
 from typing import Any, Final, cast
 
 from tests.builders import START, agent
+from tests.service.control import job_clusters, sweep
 from tests.service.process import PATIENCE, DiedError, Line, Run, Store
+from titus_celery.adapters.cluster_store import ClusterStore
 from titus_celery.adapters.inventory_resolver import InventoryResolver
 from titus_celery.adapters.keyspace import Keyspace
-from titus_celery.adapters.leases import LeaseStore
 from titus_celery.adapters.memory_executor import MemoryExecutor, MemoryImage
 from titus_celery.adapters.memory_keyspace import MemoryKeyspace
 from titus_celery.adapters.memory_queue import MemoryQueue
@@ -225,14 +226,17 @@ class World:
         #: Told of each commit, whoever made it.
         self.committed = Committed()
         self.writes = WritePath(self.records, self.queue, committed=self.committed)
+        self.resolver = resolver or InventoryResolver(self.registry)
         self.jobs = Jobs(
             self.records,
             self.writes,
-            resolver or InventoryResolver(self.registry),
+            ClusterStore(keyspace),
+            self.resolver,
             SameIds(),
             LIMITS,
             self,
         )
+        self.clusters = job_clusters(keyspace, self.writes, LIMITS, self)
         self.control = self.new_control()
         self.hosts: dict[AgentId, Host] = {}
 
@@ -244,14 +248,14 @@ class World:
 
     def new_control(self) -> Sweep:
         """Another control process, which has looked at the store once."""
-        control = Sweep(
-            records=self.records,
-            registry=self.registry,
-            leases=LeaseStore(self.keyspace),
-            writes=self.writes,
-            spans=SPANS,
-            lost_after=LOST_AFTER,
-            clock=self,
+        control = sweep(
+            self.keyspace,
+            self.records,
+            self.registry,
+            self.writes,
+            self.resolver,
+            (LIMITS, SPANS, LOST_AFTER),
+            self,
         )
         control.look()
         return control

@@ -24,8 +24,7 @@ from titus_celery.core.descriptor import (
     ScalingPolicy,
     ServiceSpec,
 )
-from titus_celery.core.jobs import BATCH_CLUSTER
-from titus_celery.errors import InvalidRequest, TitusError, Unsupported
+from titus_celery.errors import InvalidRequest, TitusError
 from titus_celery.grpc import convert
 from titus_celery.grpc.convert_descriptor import LONGEST
 from titus_celery.grpc.proto import titus_job_api_pb2 as pb
@@ -184,12 +183,13 @@ def test_exponential_back_off_keeps_its_cap_apart_from_its_first_delay() -> None
 def test_what_is_unset_is_empty_in_the_model_and_left_to_validation() -> None:
     descriptor = convert.descriptor_from_pb(pb.JobDescriptor(batch=pb.BatchJobSpec()))
     assert descriptor == JobDescriptor(spec=BatchSpec(desired=0))
+    assert isinstance(descriptor.spec, BatchSpec)
     assert descriptor.spec.retry is None
 
 
 def test_a_retry_policy_of_no_kind_is_none() -> None:
     batch = pb.BatchJobSpec(retryPolicy=pb.RetryPolicy())
-    assert convert.descriptor_from_pb(pb.JobDescriptor(batch=batch)).spec.retry is None
+    assert convert.descriptor_from_pb(pb.JobDescriptor(batch=batch)).spec == BatchSpec(desired=0)
 
 
 def test_without_a_job_spec_the_three_that_could_be_are_named() -> None:
@@ -198,22 +198,10 @@ def test_without_a_job_spec_the_three_that_could_be_are_named() -> None:
     assert str(refused.value) == "batch: one of batch, service or mantis must be set"
 
 
-@pytest.mark.parametrize(
-    ("message", "named"),
-    [
-        (pb.JobDescriptor(mantis=pb.MantisJobSpec()), "mantis"),
-        (pb.JobDescriptor(batch=pb.BatchJobSpec(), jobClusterId="mine"), "jobClusterId"),
-    ],
-    ids=["mantis", "cluster"],
-)
-def test_what_this_release_lacks_is_refused_by_its_name(message: pb.JobDescriptor, named: str) -> None:
-    with pytest.raises(Unsupported, match=f"^{named} "):
-        convert.descriptor_from_pb(message)
-
-
-def test_the_built_in_cluster_may_be_named() -> None:
-    message = pb.JobDescriptor(batch=pb.BatchJobSpec(), jobClusterId=BATCH_CLUSTER)
-    assert convert.descriptor_from_pb(message).spec == BatchSpec(desired=0)
+def test_a_cluster_is_carried_over_as_it_is_named() -> None:
+    message = pb.JobDescriptor(batch=pb.BatchJobSpec(), jobClusterId="c")
+    assert convert.descriptor_from_pb(message).cluster_id == "c"
+    assert convert.descriptor_to_pb(convert.descriptor_from_pb(message)).jobClusterId == "c"
 
 
 # ---------------------------------------------------------------------------------- extremes

@@ -29,6 +29,7 @@ from titus_celery.core.descriptor import (
     RetryKind,
     RetryPolicy,
     ServiceSpec,
+    container_ids,
 )
 from titus_celery.core.model import (
     Caller,
@@ -71,13 +72,15 @@ def test_texts_are_trimmed_and_blank_ones_are_left_out() -> None:
     after = effective(job, Caller(email=" ann@example.com "), LIMITS)
     assert after.owner == Owner(owner_email="o@example.com", team_email="ann@example.com")
     assert after.app_name == "batchJob"
-    assert after.container.image == Image(name="app:1")
-    assert after.container.resources == {"cpu": "2", "memory": "128MB", "x": "y"}
+    assert after.container_of(None).image == Image(name="app:1")
+    assert after.container_of(None).resources == {"cpu": "2", "memory": "128MB", "x": "y"}
 
 
 def test_a_retry_policy_that_is_set_stays() -> None:
     policy = RetryPolicy(kind=RetryKind.DELAYED, retries=3, delay=timedelta(seconds=1))
-    assert effective(with_batch(retry=policy), ANN, LIMITS).spec.retry == policy
+    spec = effective(with_batch(retry=policy), ANN, LIMITS).spec
+    assert isinstance(spec, BatchSpec)
+    assert spec.retry == policy
 
 
 def test_filling_in_twice_changes_nothing_more() -> None:
@@ -156,5 +159,6 @@ def test_any_job_is_valid_or_refused_and_nothing_else(job: JobDescriptor) -> Non
         return
     assert all(each.text for each in violations)
     if not violations:
-        assert list(filled.containers) == [filled.spec.container_id]
+        assert tuple(filled.containers) == container_ids(filled.spec)
+        assert isinstance(filled.spec, BatchSpec | ServiceSpec)
         assert 0 <= filled.spec.desired <= LIMITS.service_max

@@ -16,6 +16,7 @@ from tests.builders import START, agent, at, job, task
 from titus_celery.core import jobs, lifecycle, recovery
 from titus_celery.core.decision import Decision, TaskUpdated, change_of
 from titus_celery.core.descriptor import (
+    BatchSpec,
     Demand,
     RetryKind,
     RetryPolicy,
@@ -70,6 +71,7 @@ def new_slot(retries: int = RETRIES) -> Slot:
         delay_first=timedelta(seconds=1),
         delay=timedelta(minutes=1),
     )
+    assert isinstance(plain.descriptor.spec, BatchSpec)
     batch = replace(plain.descriptor.spec, retry=policy)
     of = replace(plain, descriptor=replace(plain.descriptor, spec=batch))
     first = task(of)

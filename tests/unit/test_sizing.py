@@ -179,7 +179,7 @@ def test_asking_for_another_number_moves_the_intent_and_leaves_the_work_to_contr
     decision = resize_requested(one, replace(spec, desired=5), NOW)
     assert decision.job is not None
     assert decision.job.intent > one.intent
-    assert (decision.job.descriptor.spec.desired, decision.tasks) == (5, ())
+    assert (decision.job.descriptor.spec, decision.tasks) == (replace(spec, desired=5), ())
     assert arms_another_step(decision)
     assert resize_requested(one, spec, NOW).is_empty
 

@@ -112,7 +112,9 @@ class RecordStore:
     def commit(self, change: Change) -> Position | None:
         """Make *change* true, whole or not at all (see Records)."""
         # What lets things end goes through even when memory is used up; new jobs do not.
-        last = self._keyspace.transact(*plan(self._keys, change), grows=change.job_before is None)
+        is_new = change.job_before is None and change.job_after is not None
+        grows = is_new or (change.cluster is not None and change.cluster.before is None)
+        last = self._keyspace.transact(*plan(self._keys, change), grows=grows)
         return Position(last) if last else None
 
     def jobs_over(self, ids: Sequence[JobId]) -> Sequence[Job]:

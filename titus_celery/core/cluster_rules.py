@@ -74,8 +74,7 @@ def check(cluster: ClusterDescriptor, limits: Limits, calendar: Calendar, now: d
             why = f"is a {kind.value} job; the cluster is of {cluster.kind.value} jobs"
             found.append(Violation(_TEMPLATE, why))
         found += (
-            Violation(f"{_TEMPLATE}.{each.field}", each.text)
-            for each in validation.check(template, limits)
+            Violation(f"{_TEMPLATE}.{each.field}", each.text) for each in validation.check(template, limits)
         )
     return found
 

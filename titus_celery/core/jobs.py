@@ -30,7 +30,7 @@ from titus_celery.core.states import State
 
 __all__ = ["ARCHIVE_AFTER", "created", "kill_requested", "settled"]
 
-#: What may stand for a job when it ends.
+#: What may stand for a job when it ends: of one without stages, the first of them.
 _DEADLINES: Final = (
     DeadlineKind.SETTLE,
     DeadlineKind.PROGRESS,
@@ -84,7 +84,7 @@ def settled(job: Job, has_open: bool, now: datetime) -> Decision:
             Deadline(kind=DeadlineKind.ARCHIVE, entity=job.id, due=end.at + ARCHIVE_AFTER),
             *keep_of(job, now),
         ),
-        disarm=tuple((kind, job.id) for kind in _DEADLINES),
+        disarm=tuple((kind, job.id) for kind in (_DEADLINES if job.is_staged else _DEADLINES[:1])),
         commands=(Wake(),) if job.is_staged else (),
     )
 

@@ -15,7 +15,7 @@ from titus_celery.core.model import Job, KillIntent
 from titus_celery.core.reasons import Code, Reason
 from titus_celery.core.states import State
 
-__all__ = ["Kept", "ceiling", "kept"]
+__all__ = ["Kept", "ceiling", "intent", "kept"]
 
 
 @dataclass(frozen=True, slots=True)

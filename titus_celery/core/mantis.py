@@ -19,7 +19,7 @@ from titus_celery.core.reasons import Code, Reason
 from titus_celery.core.sizing import is_complete
 from titus_celery.core.states import State
 
-__all__ = ["abandoned", "ends_by_itself", "expired", "idle", "keep_of", "moved_on"]
+__all__ = ["TITUS", "abandoned", "ends_by_itself", "expired", "idle", "keep_of", "moved_on"]
 
 #: Who ends jobs by their own rules.
 TITUS: Final = "titus"

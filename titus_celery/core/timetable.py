@@ -86,7 +86,7 @@ def settled(
     cluster: Cluster, times: Due, newest: Firing, now: datetime
 ) -> tuple[Cluster, tuple[Firing, ...], tuple[Deadline, ...]]:
     """The cluster after these times were decided, what is noted of them, and the deadline of the next."""
-    firings = (newest,)
+    firings: tuple[Firing, ...] = (newest,)
     if times.overtaken:
         overtaken = Firing(
             at=times.overtaken[0],

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final, assert_never
 
 from titus_celery.core import jobs as deciding
+from titus_celery.core import mantis
 from titus_celery.core.decision import Decision
+from titus_celery.core.descriptor import MantisSpec
 from titus_celery.core.lifecycle import (
     LIMIT_BACKSTOP,
     Spans,
@@ -26,9 +29,10 @@ from titus_celery.core.reasons import Code, Reason
 from titus_celery.core.sizing import resized
 from titus_celery.core.states import State
 from titus_celery.errors import NotFound, TitusError
-from titus_celery.ports import Records
+from titus_celery.ports import Records, Subscribers
 from titus_celery.service.change import WritePath
 from titus_celery.service.faults import put_off
+from titus_celery.service.keeper import Keeper
 from titus_celery.service.lookout import Lookout
 
 __all__ = ["Deadlines"]
@@ -45,11 +49,22 @@ JUDGING_HELD: Final = timedelta(seconds=10)
 class Deadlines:
     """Acts on what is due. Any number of processes may do it at once."""
 
-    def __init__(self, *, records: Records, writes: WritePath, lookout: Lookout, spans: Spans) -> None:
+    def __init__(
+        self,
+        *,
+        records: Records,
+        writes: WritePath,
+        lookout: Lookout,
+        spans: Spans,
+        subscribers: Subscribers,
+        keeper: Keeper,
+    ) -> None:
         self._records = records
         self._writes = writes
         self._lookout = lookout
         self._spans = spans
+        self._subscribers = subscribers
+        self._keeper = keeper
 
     def act_on_due(self, now: datetime, faults: list[TitusError]) -> None:
         """Act on every deadline that is due at *now*, each once."""
@@ -90,6 +105,21 @@ class Deadlines:
             case DeadlineKind.ARCHIVE:
                 self._records.archive(JobId(deadline.entity))
                 return Decision(why="it is archived")
+            case DeadlineKind.PROGRESS:
+                return self._writes.on_slots(JobId(deadline.entity), mantis.moved_on)
+            case DeadlineKind.EXPIRE:
+                return self._writes.on_job(JobId(deadline.entity), partial(self._expire, deadline))
+            case DeadlineKind.IDLE:
+                return self._idle(deadline)
+            case DeadlineKind.ABANDON:
+                return self._writes.on_job(
+                    JobId(deadline.entity),
+                    lambda job, now: deciding.kill_requested(job, mantis.abandoned(job, now)),
+                )
+            case DeadlineKind.KEEP:
+                return self._keeper.keep(deadline)
+            case DeadlineKind.CRON:
+                return self._keeper.fire(deadline)
             case _:
                 assert_never(deadline.kind)
 
@@ -170,6 +200,32 @@ class Deadlines:
         while not (step := self._writes.on_slots(id, resized)).is_empty:
             self._lookout.look_if_due()
         return step
+
+    def _expire(self, deadline: Deadline, job: Job, now: datetime) -> Decision:
+        """A Mantis job ends that has run for as long as it may since it was submitted (B6.5)."""
+        spec = job.descriptor.spec
+        if not isinstance(spec, MantisSpec) or not (limit := spec.agreement.runtime_limit):
+            return Decision(why="it has no limit")
+        left = self._left(deadline, limit, job.created_at, now)
+        if not self._lookout.is_sure_of(now) or left > timedelta(0):
+            return _again(deadline, now + max(left, timedelta(seconds=1)))
+        return deciding.kill_requested(job, mantis.expired(job, now))
+
+    def _idle(self, deadline: Deadline) -> Decision:
+        """A transient Mantis job ends that has had no subscribers for too long (A15)."""
+        until = self._subscribers.until(JobId(deadline.entity))
+
+        def decide(job: Job, now: datetime) -> Decision:
+            if job.state.is_final or job.kill is not None:
+                return Decision(why="it ends already")
+            found = mantis.idle(job, until, now)
+            if isinstance(found, datetime):
+                return _again(deadline, found)
+            if not self._lookout.is_sure_of(now):
+                return Decision(arm=(deadline,), why="the clock may have been set: the next look tells")
+            return deciding.kill_requested(job, found)
+
+        return self._writes.on_job(JobId(deadline.entity), decide)
 
     def _settle(self, id: JobId) -> Decision:
         has_open = bool(self._records.open_tasks(id))

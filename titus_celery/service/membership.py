@@ -54,4 +54,4 @@ def gate_of(job: JobDescriptor, cluster: Cluster) -> Gate | None:
         return None
     if not cluster.is_enabled:
         raise FailedPrecondition("cluster", cluster.id, "it is disabled and takes no jobs")
-    return Gate(cluster.id, cluster.gate, ceiling(cluster))
+    return Gate(cluster_id=cluster.id, number=cluster.gate, jobs_max=ceiling(cluster))

@@ -11,9 +11,10 @@ from typing import Final
 
 from titus_celery.core.lifecycle import Spans
 from titus_celery.errors import TitusError
-from titus_celery.ports import AgentRegistry, Clock, Leases, Records
+from titus_celery.ports import AgentRegistry, Clock, Leases, Records, Subscribers
 from titus_celery.service.change import WritePath
 from titus_celery.service.deadlines import Deadlines
+from titus_celery.service.keeper import Keeper
 from titus_celery.service.lookout import Lookout
 from titus_celery.service.losing import Losing
 from titus_celery.service.placing import Placing
@@ -37,12 +38,21 @@ class Sweep:
         spans: Spans,
         lost_after: timedelta,
         clock: Clock,
+        subscribers: Subscribers,
+        keeper: Keeper,
     ) -> None:
         self._registry = registry
         self._leases = leases
         lookout = Lookout(records, leases, clock)
         self._lookout = lookout
-        self._deadlines = Deadlines(records=records, writes=writes, lookout=lookout, spans=spans)
+        self._deadlines = Deadlines(
+            records=records,
+            writes=writes,
+            lookout=lookout,
+            spans=spans,
+            subscribers=subscribers,
+            keeper=keeper,
+        )
         self._losing = Losing(registry=registry, writes=writes, lookout=lookout, lost_after=lost_after)
         self._placing = Placing(
             records=records, registry=registry, writes=writes, lookout=lookout, clock=clock, spans=spans

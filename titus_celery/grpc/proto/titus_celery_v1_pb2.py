@@ -25,15 +25,15 @@ _sym_db = _symbol_database.Default()
 from titus_celery.grpc.proto import titus_job_api_pb2 as titus__celery_dot_grpc_dot_proto_dot_titus__job__api__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-titus_celery/grpc/proto/titus_celery_v1.proto\x12\x0ftitus_celery.v1\x1a+titus_celery/grpc/proto/titus_job_api.proto\"2\n\x0fTailTaskRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\"\x8b\x01\n\x0cTailTaskItem\x12)\n\x06output\x18\x01 \x01(\x0b\x32\x17.titus_celery.v1.OutputH\x00\x12#\n\x03gap\x18\x02 \x01(\x0b\x32\x14.titus_celery.v1.GapH\x00\x12#\n\x03\x65nd\x18\x03 \x01(\x0b\x32\x14.titus_celery.v1.EndH\x00\x42\x06\n\x04item\"O\n\x06Output\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\'\n\x06source\x18\x02 \x01(\x0e\x32\x17.titus_celery.v1.Source\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"!\n\x03Gap\x12\r\n\x05start\x18\x01 \x01(\x04\x12\x0b\n\x03\x65nd\x18\x02 \x01(\x04\"m\n\x03\x45nd\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0e\n\x06\x65xited\x18\x02 \x01(\x08\x12\x11\n\texit_code\x18\x03 \x01(\x05\x12\x0e\n\x06signal\x18\x04 \x01(\x05\x12\x13\n\x0breason_code\x18\x05 \x01(\t\x12\x0e\n\x06reason\x18\x06 \x01(\t\"3\n\x11ObserveJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0e\n\x06resume\x18\x02 \x01(\t\"$\n\x12ObserveJobsRequest\x12\x0e\n\x06resume\x18\x01 \x01(\t\"\x94\x01\n\x08JobEvent\x12\x10\n\x08position\x18\x01 \x01(\t\x12/\n\tbeginning\x18\x02 \x01(\x0b\x32\x1a.titus_celery.v1.BeginningH\x00\x12<\n\x0cnotification\x18\x03 \x01(\x0b\x32$.netflix.titus.JobChangeNotificationH\x00\x42\x07\n\x05\x65vent\"-\n\tBeginning\x12\x0f\n\x07resumed\x18\x01 \x01(\x08\x12\x0f\n\x07why_not\x18\x02 \x01(\t\"\x8f\x01\n\x0ePartialFailure\x12\x39\n\x08\x66\x61ilures\x18\x01 \x03(\x0b\x32\'.titus_celery.v1.PartialFailure.Failure\x12\x0c\n\x04\x64one\x18\x02 \x03(\t\x1a\x34\n\x07\x46\x61ilure\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\x05\x12\x0f\n\x07message\x18\x03 \x01(\t*8\n\x06Source\x12\x16\n\x12SOURCE_UNSPECIFIED\x10\x00\x12\n\n\x06STDOUT\x10\x01\x12\n\n\x06STDERR\x10\x02\x32\x62\n\x11TaskOutputService\x12M\n\x08TailTask\x12 .titus_celery.v1.TailTaskRequest\x1a\x1d.titus_celery.v1.TailTaskItem0\x01\x32\xb4\x01\n\x12ObservationService\x12M\n\nObserveJob\x12\".titus_celery.v1.ObserveJobRequest\x1a\x19.titus_celery.v1.JobEvent0\x01\x12O\n\x0bObserveJobs\x12#.titus_celery.v1.ObserveJobsRequest\x1a\x19.titus_celery.v1.JobEvent0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-titus_celery/grpc/proto/titus_celery_v1.proto\x12\x0ftitus_celery.v1\x1a+titus_celery/grpc/proto/titus_job_api.proto\"2\n\x0fTailTaskRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\"\x8b\x01\n\x0cTailTaskItem\x12)\n\x06output\x18\x01 \x01(\x0b\x32\x17.titus_celery.v1.OutputH\x00\x12#\n\x03gap\x18\x02 \x01(\x0b\x32\x14.titus_celery.v1.GapH\x00\x12#\n\x03\x65nd\x18\x03 \x01(\x0b\x32\x14.titus_celery.v1.EndH\x00\x42\x06\n\x04item\"O\n\x06Output\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\'\n\x06source\x18\x02 \x01(\x0e\x32\x17.titus_celery.v1.Source\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"!\n\x03Gap\x12\r\n\x05start\x18\x01 \x01(\x04\x12\x0b\n\x03\x65nd\x18\x02 \x01(\x04\"m\n\x03\x45nd\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0e\n\x06\x65xited\x18\x02 \x01(\x08\x12\x11\n\texit_code\x18\x03 \x01(\x05\x12\x0e\n\x06signal\x18\x04 \x01(\x05\x12\x13\n\x0breason_code\x18\x05 \x01(\t\x12\x0e\n\x06reason\x18\x06 \x01(\t\"3\n\x11ObserveJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0e\n\x06resume\x18\x02 \x01(\t\"$\n\x12ObserveJobsRequest\x12\x0e\n\x06resume\x18\x01 \x01(\t\"\x94\x01\n\x08JobEvent\x12\x10\n\x08position\x18\x01 \x01(\t\x12/\n\tbeginning\x18\x02 \x01(\x0b\x32\x1a.titus_celery.v1.BeginningH\x00\x12<\n\x0cnotification\x18\x03 \x01(\x0b\x32$.netflix.titus.JobChangeNotificationH\x00\x42\x07\n\x05\x65vent\"-\n\tBeginning\x12\x0f\n\x07resumed\x18\x01 \x01(\x08\x12\x0f\n\x07why_not\x18\x02 \x01(\t\"7\n\x12\x43omingTimesRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\r\"4\n\x10\x43omingTimesReply\x12\r\n\x05times\x18\x01 \x03(\t\x12\x11\n\ttime_zone\x18\x02 \x01(\t\"K\n\x12\x46indFiringsRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12!\n\x04page\x18\x02 \x01(\x0b\x32\x13.netflix.titus.Page\"i\n\x10\x46indFiringsReply\x12&\n\x05items\x18\x01 \x03(\x0b\x32\x17.titus_celery.v1.Firing\x12-\n\npagination\x18\x02 \x01(\x0b\x32\x19.netflix.titus.Pagination\"\xdd\x01\n\x06\x46iring\x12\n\n\x02\x61t\x18\x01 \x01(\t\x12\r\n\x05until\x18\x02 \x01(\t\x12\r\n\x05\x63ount\x18\x03 \x01(\r\x12\x30\n\x07outcome\x18\x04 \x01(\x0e\x32\x1f.titus_celery.v1.Firing.Outcome\x12\x0b\n\x03why\x18\x05 \x01(\t\x12\x0e\n\x06job_id\x18\x06 \x01(\t\x12\x12\n\ndecided_at\x18\x07 \x01(\t\"F\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\t\n\x05\x46IRED\x10\x01\x12\x0b\n\x07SKIPPED\x10\x02\x12\n\n\x06MISSED\x10\x03\"\x8f\x01\n\x0ePartialFailure\x12\x39\n\x08\x66\x61ilures\x18\x01 \x03(\x0b\x32\'.titus_celery.v1.PartialFailure.Failure\x12\x0c\n\x04\x64one\x18\x02 \x03(\t\x1a\x34\n\x07\x46\x61ilure\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\x05\x12\x0f\n\x07message\x18\x03 \x01(\t*8\n\x06Source\x12\x16\n\x12SOURCE_UNSPECIFIED\x10\x00\x12\n\n\x06STDOUT\x10\x01\x12\n\n\x06STDERR\x10\x02\x32\x62\n\x11TaskOutputService\x12M\n\x08TailTask\x12 .titus_celery.v1.TailTaskRequest\x1a\x1d.titus_celery.v1.TailTaskItem0\x01\x32\xb4\x01\n\x12ObservationService\x12M\n\nObserveJob\x12\".titus_celery.v1.ObserveJobRequest\x1a\x19.titus_celery.v1.JobEvent0\x01\x12O\n\x0bObserveJobs\x12#.titus_celery.v1.ObserveJobsRequest\x1a\x19.titus_celery.v1.JobEvent0\x01\x32\xbe\x01\n\x0e\x43lusterService\x12U\n\x0b\x43omingTimes\x12#.titus_celery.v1.ComingTimesRequest\x1a!.titus_celery.v1.ComingTimesReply\x12U\n\x0b\x46indFirings\x12#.titus_celery.v1.FindFiringsRequest\x1a!.titus_celery.v1.FindFiringsReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'titus_celery.grpc.proto.titus_celery_v1_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SOURCE']._serialized_start=967
-  _globals['_SOURCE']._serialized_end=1023
+  _globals['_SOURCE']._serialized_start=1486
+  _globals['_SOURCE']._serialized_end=1542
   _globals['_TAILTASKREQUEST']._serialized_start=111
   _globals['_TAILTASKREQUEST']._serialized_end=161
   _globals['_TAILTASKITEM']._serialized_start=164
@@ -52,12 +52,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_JOBEVENT']._serialized_end=772
   _globals['_BEGINNING']._serialized_start=774
   _globals['_BEGINNING']._serialized_end=819
-  _globals['_PARTIALFAILURE']._serialized_start=822
-  _globals['_PARTIALFAILURE']._serialized_end=965
-  _globals['_PARTIALFAILURE_FAILURE']._serialized_start=913
-  _globals['_PARTIALFAILURE_FAILURE']._serialized_end=965
-  _globals['_TASKOUTPUTSERVICE']._serialized_start=1025
-  _globals['_TASKOUTPUTSERVICE']._serialized_end=1123
-  _globals['_OBSERVATIONSERVICE']._serialized_start=1126
-  _globals['_OBSERVATIONSERVICE']._serialized_end=1306
+  _globals['_COMINGTIMESREQUEST']._serialized_start=821
+  _globals['_COMINGTIMESREQUEST']._serialized_end=876
+  _globals['_COMINGTIMESREPLY']._serialized_start=878
+  _globals['_COMINGTIMESREPLY']._serialized_end=930
+  _globals['_FINDFIRINGSREQUEST']._serialized_start=932
+  _globals['_FINDFIRINGSREQUEST']._serialized_end=1007
+  _globals['_FINDFIRINGSREPLY']._serialized_start=1009
+  _globals['_FINDFIRINGSREPLY']._serialized_end=1114
+  _globals['_FIRING']._serialized_start=1117
+  _globals['_FIRING']._serialized_end=1338
+  _globals['_FIRING_OUTCOME']._serialized_start=1268
+  _globals['_FIRING_OUTCOME']._serialized_end=1338
+  _globals['_PARTIALFAILURE']._serialized_start=1341
+  _globals['_PARTIALFAILURE']._serialized_end=1484
+  _globals['_PARTIALFAILURE_FAILURE']._serialized_start=1432
+  _globals['_PARTIALFAILURE_FAILURE']._serialized_end=1484
+  _globals['_TASKOUTPUTSERVICE']._serialized_start=1544
+  _globals['_TASKOUTPUTSERVICE']._serialized_end=1642
+  _globals['_OBSERVATIONSERVICE']._serialized_start=1645
+  _globals['_OBSERVATIONSERVICE']._serialized_end=1825
+  _globals['_CLUSTERSERVICE']._serialized_start=1828
+  _globals['_CLUSTERSERVICE']._serialized_end=2018
 # @@protoc_insertion_point(module_scope)

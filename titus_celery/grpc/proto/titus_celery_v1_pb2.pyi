@@ -304,6 +304,178 @@ class Beginning(_message.Message):
 Global___Beginning: _TypeAlias = Beginning  # noqa: Y015
 
 @_typing.final
+class ComingTimesRequest(_message.Message):
+    """Which cluster, and how many times."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLUSTER_ID_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    cluster_id: _builtins.str
+    count: _builtins.int
+    """From 1 to 1,000."""
+    def __init__(
+        self,
+        *,
+        cluster_id: _builtins.str = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "count", b"count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ComingTimesRequest: _TypeAlias = ComingTimesRequest  # noqa: Y015
+
+@_typing.final
+class ComingTimesReply(_message.Message):
+    """Times in RFC 3339, UTC, the soonest first."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIMES_FIELD_NUMBER: _builtins.int
+    TIME_ZONE_FIELD_NUMBER: _builtins.int
+    time_zone: _builtins.str
+    """The zone in which the schedule is meant."""
+    @_builtins.property
+    def times(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        times: _abc.Iterable[_builtins.str] | None = ...,
+        time_zone: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["time_zone", b"time_zone", "times", b"times"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ComingTimesReply: _TypeAlias = ComingTimesReply  # noqa: Y015
+
+@_typing.final
+class FindFiringsRequest(_message.Message):
+    """Which cluster, and which of its firings."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLUSTER_ID_FIELD_NUMBER: _builtins.int
+    PAGE_FIELD_NUMBER: _builtins.int
+    cluster_id: _builtins.str
+    @_builtins.property
+    def page(self) -> _titus_job_api_pb2.Page:
+        """Not set: the newest 100."""
+
+    def __init__(
+        self,
+        *,
+        cluster_id: _builtins.str = ...,
+        page: _titus_job_api_pb2.Page | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["page", b"page"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "page", b"page"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FindFiringsRequest: _TypeAlias = FindFiringsRequest  # noqa: Y015
+
+@_typing.final
+class FindFiringsReply(_message.Message):
+    """A page of firings."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEMS_FIELD_NUMBER: _builtins.int
+    PAGINATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___Firing]: ...
+    @_builtins.property
+    def pagination(self) -> _titus_job_api_pb2.Pagination: ...
+    def __init__(
+        self,
+        *,
+        items: _abc.Iterable[Global___Firing] | None = ...,
+        pagination: _titus_job_api_pb2.Pagination | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["pagination", b"pagination"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items", "pagination", b"pagination"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FindFiringsReply: _TypeAlias = FindFiringsReply  # noqa: Y015
+
+@_typing.final
+class Firing(_message.Message):
+    """One time of a schedule, or several in a row that could not be decided, and what became of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Outcome:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _OutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Firing._Outcome.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        OUTCOME_UNSPECIFIED: Firing._Outcome.ValueType  # 0
+        FIRED: Firing._Outcome.ValueType  # 1
+        """A job was made."""
+        SKIPPED: Firing._Outcome.ValueType  # 2
+        """No job was made, as the cluster's policy has it."""
+        MISSED: Firing._Outcome.ValueType  # 3
+        """No job was made, although one should have been."""
+
+    class Outcome(_Outcome, metaclass=_OutcomeEnumTypeWrapper):
+        """What became of it."""
+
+    OUTCOME_UNSPECIFIED: Firing.Outcome.ValueType  # 0
+    FIRED: Firing.Outcome.ValueType  # 1
+    """A job was made."""
+    SKIPPED: Firing.Outcome.ValueType  # 2
+    """No job was made, as the cluster's policy has it."""
+    MISSED: Firing.Outcome.ValueType  # 3
+    """No job was made, although one should have been."""
+
+    AT_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    DECIDED_AT_FIELD_NUMBER: _builtins.int
+    at: _builtins.str
+    """RFC 3339, UTC. Of several in a row, the first and the last."""
+    until: _builtins.str
+    count: _builtins.int
+    outcome: Global___Firing.Outcome.ValueType
+    why: _builtins.str
+    """Why no job was made."""
+    job_id: _builtins.str
+    """The job that was made."""
+    decided_at: _builtins.str
+    """When it was decided."""
+    def __init__(
+        self,
+        *,
+        at: _builtins.str = ...,
+        until: _builtins.str = ...,
+        count: _builtins.int = ...,
+        outcome: Global___Firing.Outcome.ValueType = ...,
+        why: _builtins.str = ...,
+        job_id: _builtins.str = ...,
+        decided_at: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "count", b"count", "decided_at", b"decided_at", "job_id", b"job_id", "outcome", b"outcome", "until", b"until", "why", b"why"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Firing: _TypeAlias = Firing  # noqa: Y015
+
+@_typing.final
 class PartialFailure(_message.Message):
     """Details of a call that did only a part of what it was asked for; in grpc-status-details-bin."""
 

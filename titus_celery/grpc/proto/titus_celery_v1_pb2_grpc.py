@@ -222,3 +222,123 @@ class ObservationService:
             timeout,
             metadata,
             _registered_method=True)
+
+
+class ClusterServiceStub:
+    """The schedules of job clusters: what is to come, and what became of what has been.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.ComingTimes = channel.unary_unary(
+                '/titus_celery.v1.ClusterService/ComingTimes',
+                request_serializer=titus__celery_dot_grpc_dot_proto_dot_titus__celery__v1__pb2.ComingTimesRequest.SerializeToString,
+                response_deserializer=titus__celery_dot_grpc_dot_proto_dot_titus__celery__v1__pb2.ComingTimesReply.FromString,
+                _registered_method=True)
+        self.FindFirings = channel.unary_unary(
+                '/titus_celery.v1.ClusterService/FindFirings',
+                request_serializer=titus__celery_dot_grpc_dot_proto_dot_titus__celery__v1__pb2.FindFiringsRequest.SerializeToString,
+                response_deserializer=titus__celery_dot_grpc_dot_proto_dot_titus__celery__v1__pb2.FindFiringsReply.FromString,
+                _registered_method=True)
+
+
+class ClusterServiceServicer:
+    """The schedules of job clusters: what is to come, and what became of what has been.
+    """
+
+    def ComingTimes(self, request, context):
+        """The next times of a cluster's schedule. None if it has no schedule, or is disabled.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FindFirings(self, request, context):
+        """What became of the times of its schedule, the newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_ClusterServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'ComingTimes': grpc.unary_unary_rpc_method_handler(
+                    servicer.ComingTimes,
+                    request_deserializer=titus__celery_dot_grpc_dot_proto_dot_titus__celery__v1__pb2.ComingTimesRequest.FromString,
+                    response_serializer=titus__celery_dot_grpc_dot_proto_dot_titus__celery__v1__pb2.ComingTimesReply.SerializeToString,
+            ),
+            'FindFirings': grpc.unary_unary_rpc_method_handler(
+                    servicer.FindFirings,
+                    request_deserializer=titus__celery_dot_grpc_dot_proto_dot_titus__celery__v1__pb2.FindFiringsRequest.FromString,
+                    response_serializer=titus__celery_dot_grpc_dot_proto_dot_titus__celery__v1__pb2.FindFiringsReply.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'titus_celery.v1.ClusterService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('titus_celery.v1.ClusterService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class ClusterService:
+    """The schedules of job clusters: what is to come, and what became of what has been.
+    """
+
+    @staticmethod
+    def ComingTimes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/titus_celery.v1.ClusterService/ComingTimes',
+            titus__celery_dot_grpc_dot_proto_dot_titus__celery__v1__pb2.ComingTimesRequest.SerializeToString,
+            titus__celery_dot_grpc_dot_proto_dot_titus__celery__v1__pb2.ComingTimesReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FindFirings(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/titus_celery.v1.ClusterService/FindFirings',
+            titus__celery_dot_grpc_dot_proto_dot_titus__celery__v1__pb2.FindFiringsRequest.SerializeToString,
+            titus__celery_dot_grpc_dot_proto_dot_titus__celery__v1__pb2.FindFiringsReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)

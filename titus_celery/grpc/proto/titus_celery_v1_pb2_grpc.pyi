@@ -107,3 +107,46 @@ class ObservationServiceServicer(metaclass=_abc_1.ABCMeta):
         """All live jobs; does not end by itself."""
 
 def add_ObservationServiceServicer_to_server(servicer: ObservationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
+class ClusterServiceStub:
+    """The schedules of job clusters: what is to come, and what became of what has been."""
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> ClusterServiceAsyncStub: ...
+    ComingTimes: _grpc.UnaryUnaryMultiCallable[_titus_celery_v1_pb2.ComingTimesRequest, _titus_celery_v1_pb2.ComingTimesReply]
+    """The next times of a cluster's schedule. None if it has no schedule, or is disabled."""
+    FindFirings: _grpc.UnaryUnaryMultiCallable[_titus_celery_v1_pb2.FindFiringsRequest, _titus_celery_v1_pb2.FindFiringsReply]
+    """What became of the times of its schedule, the newest first."""
+
+@_typing.type_check_only
+class ClusterServiceAsyncStub(ClusterServiceStub):
+    """The schedules of job clusters: what is to come, and what became of what has been."""
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    ComingTimes: _aio.UnaryUnaryMultiCallable[_titus_celery_v1_pb2.ComingTimesRequest, _titus_celery_v1_pb2.ComingTimesReply]  # type: ignore[assignment]
+    """The next times of a cluster's schedule. None if it has no schedule, or is disabled."""
+    FindFirings: _aio.UnaryUnaryMultiCallable[_titus_celery_v1_pb2.FindFiringsRequest, _titus_celery_v1_pb2.FindFiringsReply]  # type: ignore[assignment]
+    """What became of the times of its schedule, the newest first."""
+
+class ClusterServiceServicer(metaclass=_abc_1.ABCMeta):
+    """The schedules of job clusters: what is to come, and what became of what has been."""
+
+    @_abc_1.abstractmethod
+    def ComingTimes(
+        self,
+        request: _titus_celery_v1_pb2.ComingTimesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_titus_celery_v1_pb2.ComingTimesReply, _abc.Awaitable[_titus_celery_v1_pb2.ComingTimesReply]]:
+        """The next times of a cluster's schedule. None if it has no schedule, or is disabled."""
+
+    @_abc_1.abstractmethod
+    def FindFirings(
+        self,
+        request: _titus_celery_v1_pb2.FindFiringsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_titus_celery_v1_pb2.FindFiringsReply, _abc.Awaitable[_titus_celery_v1_pb2.FindFiringsReply]]:
+        """What became of the times of its schedule, the newest first."""
+
+def add_ClusterServiceServicer_to_server(servicer: ClusterServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
