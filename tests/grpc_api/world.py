@@ -21,6 +21,7 @@ from titus_celery.adapters.outputs import OutputStore
 from titus_celery.adapters.registry import AgentStore
 from titus_celery.adapters.snapshots import SnapshotStore
 from titus_celery.adapters.store import RecordStore
+from titus_celery.adapters.subscribers import SubscriberStore
 from titus_celery.adapters.system import SystemClock, SystemIds
 from titus_celery.core.decision import Decision
 from titus_celery.core.descriptor import Demand
@@ -46,11 +47,12 @@ from titus_celery.grpc.proto import titus_job_api_pb2 as pb
 from titus_celery.grpc.proto.titus_celery_v1_pb2_grpc import TaskOutputServiceStub
 from titus_celery.grpc.proto.titus_job_api_pb2_grpc import JobManagementServiceStub
 from titus_celery.grpc.server import Gateway, GatewayServices, build_server
+from titus_celery.ports import ChangeLog, Ids, ImageResolver, Snapshots
 from titus_celery.ports import Clock as OwnClock
-from titus_celery.ports import Ids, ImageResolver
 from titus_celery.service.change import Committed, WritePath
 from titus_celery.service.feed import Feed
 from titus_celery.service.jobs import Jobs
+from titus_celery.service.subscriptions import Subscriptions
 from titus_celery.service.tail import Tails
 from titus_celery.settings import Settings
 
@@ -124,6 +126,7 @@ class Store:
         self.outputs = OutputStore(keyspace)
         self.registry = AgentStore(keyspace)
         self.snapshots = SnapshotStore(keyspace)
+        self.clusters = ClusterStore(keyspace)
         self.writes = WritePath(self.records, self.queue, committed=self.committed)
         self.registry.report_images(AGENT.engine_id, {"busybox:1": "sha256:1", "sha256:1": "sha256:1"})
 
@@ -133,14 +136,20 @@ class Store:
         clusters, limits = ClusterStore(self.keyspace), self.settings.limits()
         return Jobs(self.records, self.writes, clusters, resolver, self.ids, limits, self.own)
 
+    def feed(self, log: ChangeLog, snapshots: Snapshots | None = None) -> Feed:
+        """What a gateway learns from that follows this log."""
+        at = snapshots or self.snapshots
+        return Feed(log, at, self.clusters, block=BLOCK, retry_after=BLOCK)
+
     def services(self, resolver: ImageResolver | None = None, feed: Feed | None = None) -> GatewayServices:
         """What a gateway over this store serves from."""
         return GatewayServices(
             jobs=self.jobs(resolver),
-            feed=feed or Feed(self.records, self.snapshots, block=BLOCK, retry_after=BLOCK),
+            feed=feed or self.feed(self.records),
             log=self.records,
             committed=self.committed,
             tails=Tails(self.records, self.outputs, block=BLOCK),
+            subscriptions=Subscriptions(SubscriberStore(self.keyspace), SystemIds().new()),
             descriptor_bytes_max=self.settings.descriptor_bytes_max,
         )
 

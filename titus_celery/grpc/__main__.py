@@ -43,10 +43,11 @@ def process_services() -> GatewayServices:
     parts = bootstrap.gateway(settings, bootstrap.process_app())
     return GatewayServices(
         jobs=parts.jobs,
-        feed=Feed(parts.log, parts.snapshots),
+        feed=Feed(parts.log, parts.snapshots, parts.known_clusters),
         log=parts.log,
         committed=parts.committed,
         tails=Tails(parts.records, parts.outputs),
+        subscriptions=parts.subscriptions,
         descriptor_bytes_max=settings.descriptor_bytes_max,
     )
 
