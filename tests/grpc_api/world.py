@@ -47,7 +47,7 @@ from titus_celery.grpc.proto import titus_job_api_pb2 as pb
 from titus_celery.grpc.proto.titus_celery_v1_pb2_grpc import TaskOutputServiceStub
 from titus_celery.grpc.proto.titus_job_api_pb2_grpc import JobManagementServiceStub
 from titus_celery.grpc.server import Gateway, GatewayServices, build_server
-from titus_celery.ports import ChangeLog, Ids, ImageResolver, Snapshots
+from titus_celery.ports import ChangeLog, Ids, ImageResolver, Snapshots, Subscribers
 from titus_celery.ports import Clock as OwnClock
 from titus_celery.service.change import Committed, WritePath
 from titus_celery.service.feed import Feed
@@ -119,6 +119,8 @@ class Store:
     #: The gateway's own clock.
     own: OwnClock = field(default_factory=SystemClock)
     settings: Settings = field(default_factory=Settings)
+    #: Of each of its gateways.
+    subscriptions: list[Subscriptions] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.keyspace = keyspace = self.at or MemoryKeyspace(now=lambda: self.clock.now)
@@ -141,6 +143,11 @@ class Store:
         at = snapshots or self.snapshots
         return Feed(log, at, self.clusters, block=BLOCK, retry_after=BLOCK)
 
+    def subscribing(self, at: Subscribers) -> Subscriptions:
+        """Says of one gateway which jobs are observed there."""
+        self.subscriptions.append(Subscriptions(at, SystemIds().new()))
+        return self.subscriptions[-1]
+
     def services(self, resolver: ImageResolver | None = None, feed: Feed | None = None) -> GatewayServices:
         """What a gateway over this store serves from."""
         return GatewayServices(
@@ -149,7 +156,7 @@ class Store:
             log=self.records,
             committed=self.committed,
             tails=Tails(self.records, self.outputs, block=BLOCK),
-            subscriptions=Subscriptions(SubscriberStore(self.keyspace), SystemIds().new()),
+            subscriptions=self.subscribing(SubscriberStore(self.keyspace)),
             descriptor_bytes_max=self.settings.descriptor_bytes_max,
         )
 
