@@ -7,7 +7,6 @@ from typing import Any
 
 import grpc
 import pytest
-from google.protobuf.empty_pb2 import Empty
 
 from tests.conformance.installation import Titus, batch, service
 from titus_celery.core.cluster import BUILT_IN
@@ -22,11 +21,8 @@ REQUESTS: dict[str, Any] = {
     "CreateJobCluster": MANTIS,
     "UpdateJobCluster": pb.JobCluster(id="x", descriptor=MANTIS),
     "RemoveJobCluster": pb.JobClusterId(id="x"),
-    "FindJobClusters": pb.JobClusterQuery(),
     "FindJobCluster": pb.JobClusterId(id="x"),
     "UpdateJobClusterStatus": pb.JobClusterStatusUpdate(id="x", enableStatus=False),
-    "ObserveJobCluster": pb.JobClusterId(id="x"),
-    "ObserveJobClusters": Empty(),
 }
 
 
