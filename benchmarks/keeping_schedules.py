@@ -4,9 +4,9 @@
 
 It fills a store of its own with Mantis clusters whose schedules have a time in one and the same second, lets
 one control's timer keep them, and reads from the ledgers how long after that second each was decided, by the
-store's clock; its job is on record some 2 ms after that. Its reference is the bare creation of as many jobs of that shape,
-one after another by one thread, through the same write path. Wanted: of 200 clusters 99 in 100 are decided
-within a second, and 1,000 take as much more as they are more.
+store's clock; its job is on record some 2 ms later. Its reference is the bare creation of as many such jobs,
+one after another by one thread, through the same write path. Wanted: of 200 clusters 99 in 100 are
+decided within a second, and 1,000 take as much more as they are more.
 
 Then it compares a pass of control over a store with 10 clusters whose schedules are not due with one over
 10,000. The bounds are told, not asserted: the exit code is 0 if everything could be measured.
