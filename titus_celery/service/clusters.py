@@ -153,7 +153,7 @@ class JobClusters:
         """The cluster that this request made before, if it did (docs/semantics.md A19)."""
         found = self._records.claimed(ClaimKind.CLUSTER_KEY, key_name(sent))
         if found is not None and found.body != sent.body:
-            raise AlreadyExists(sent.key, found.id)
+            raise AlreadyExists(sent.key, found.id, "cluster")
         return None if found is None else ClusterId(found.id)
 
     def _checked(self, descriptor: ClusterDescriptor, caller: Caller) -> ClusterDescriptor:

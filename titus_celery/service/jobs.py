@@ -37,6 +37,7 @@ from titus_celery.errors import (
     Conflict,
     FailedPrecondition,
     InvalidRequest,
+    LimitReached,
     NotFound,
     PartialFailure,
     Taken,
@@ -106,8 +107,8 @@ class Jobs:
             try:
                 self._writes.create(decide, self._limits.jobs_max)
                 return id
-            except Taken:
-                # It may be that this very request came twice at the same time.
+            except (Taken, LimitReached):
+                # It may be that this very request came twice at the same time, and the other made the job.
                 before = self._sent_before(sent) if sent else None
                 if before := before or self._membership.same(descriptor, cluster):
                     return before
