@@ -61,9 +61,7 @@ def cluster_descriptor_to_pb(descriptor: ClusterDescriptor) -> pb.JobClusterDesc
     Whether a cluster of batch or service jobs is enabled has no place there.
     """
     return pb.JobClusterDescriptor(
-        owner=pb.Owner(ownerEmail=owner.owner_email, teamEmail=owner.team_email)
-        if owner != Owner()
-        else None,
+        owner=owner_to_pb(descriptor.owner),
         name=descriptor.name,
         jobDescriptor=None if descriptor.template is None else descriptor_to_pb(descriptor.template),
         **_spec_to_pb(descriptor),
