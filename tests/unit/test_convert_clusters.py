@@ -86,7 +86,10 @@ def test_each_field_of_a_cluster_goes_where_it_belongs() -> None:
     message = pb.JobClusterDescriptor(
         owner=pb.Owner(ownerEmail="o@x", teamEmail="t@x"),
         name="c",
-        jobDescriptor=pb.JobDescriptor(appName="app", batch=pb.BatchJobSpec(containerId="main")),
+        jobDescriptor=pb.JobDescriptor(
+            appName="app",
+            batch=pb.BatchJobSpec(instances=pb.TaskInstances(desired=2), containerId="main"),
+        ),
         mantis=pb.MantisClusterSpec(
             enabled=True, min=1, max=2, cronSpec="0 0 * * * ?", cronPolicy="KEEP_NEW"
         ),
@@ -95,7 +98,7 @@ def test_each_field_of_a_cluster_goes_where_it_belongs() -> None:
         name="c",
         kind=JobType.MANTIS,
         owner=Owner(owner_email="o@x", team_email="t@x"),
-        template=JobDescriptor(app_name="app", spec=BatchSpec(desired=0, container_id="main")),
+        template=JobDescriptor(app_name="app", spec=BatchSpec(desired=2, container_id="main")),
         rules=MantisRules(min=1, max=2, cron="0 0 * * * ?", policy="KEEP_NEW"),
         enabled=True,
     )
@@ -198,9 +201,12 @@ def test_whatever_parses_gives_a_cluster_or_an_error_of_ours(data: bytes) -> Non
         assert str(error)
 
 
-@pytest.mark.parametrize("field", ["min", "max"])
-def test_numbers_that_the_wire_cannot_carry_are_refused_with_their_path(field: str) -> None:
-    rules = MantisRules(**{field: UINT32 + 1})
+@pytest.mark.parametrize(
+    ("rules", "field"), [(MantisRules(min=UINT32 + 1), "min"), (MantisRules(max=-1), "max")]
+)
+def test_numbers_that_the_wire_cannot_carry_are_refused_with_their_path(
+    rules: MantisRules, field: str
+) -> None:
     with pytest.raises(InvalidRequest) as refused:
         convert_clusters.cluster_descriptor_to_pb(
             ClusterDescriptor(name="c", kind=JobType.MANTIS, rules=rules)
