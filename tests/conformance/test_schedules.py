@@ -87,10 +87,10 @@ def test_a_wrong_schedule_is_refused_with_the_path_of_what_is_wrong(
 def test_a_job_is_made_at_each_time_unless_one_lives(titus: Titus) -> None:
     id = scheduled(titus, policy="keep_existing")
     to_next(titus, id)
+    run_all(titus.inside)
     (job,) = jobs_of(titus, id)
     to_next(titus, id)
     assert jobs_of(titus, id) == [job]
-    run_all(titus.inside)
     titus.jobs.KillJob(pb.JobId(id=job))
     settle(titus.inside)
     to_next(titus, id)
