@@ -76,7 +76,7 @@ def check(cluster: ClusterDescriptor, limits: Limits, calendar: Calendar, now: d
         try:
             of_template = validation.check(template, limits)
         except Unsupported:
-            # What is wrong with the cluster itself is said first.
+            # What is wrong is said first.
             if not found:
                 raise
             return found

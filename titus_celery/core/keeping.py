@@ -40,7 +40,7 @@ def ceiling(cluster: Cluster) -> int:
 def kept(cluster: Cluster, live: Sequence[Job]) -> Kept:
     """What *live*, the jobs of the cluster that are not over, by creation, lack and have too much."""
     if cluster.descriptor.kind is not JobType.MANTIS:
-        # Jobs of other kinds are their owners' to start and end (B1.6).
+        # The jobs of other clusters stay, also once it is disabled (B1.6).
         return Kept()
     staying = [job for job in live if job.kill is None]
     if not cluster.is_enabled:

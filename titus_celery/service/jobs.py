@@ -108,7 +108,7 @@ class Jobs:
                 self._writes.create(decide, self._limits.jobs_max)
                 return id
             except (Taken, LimitReached):
-                # It may be that this very request came twice at the same time, and the other made the job.
+                # It may be that this very request came twice at the same time.
                 before = self._sent_before(sent) if sent else None
                 if before := before or self._membership.same(descriptor, cluster):
                     return before
