@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 
-from titus_celery.core.model import JobId, TaskId
+from titus_celery.core.model import ClusterId, JobId, TaskId
 from titus_celery.errors import InvalidRequest, Violation
 
-__all__ = ["IDS_MAX", "ids_from", "job_id_from", "task_id_from"]
+__all__ = ["IDS_MAX", "cluster_id_from", "ids_from", "job_id_from", "task_id_from"]
 
 #: Ids of one call: each is a commit of its own, so this many take a second or two.
 IDS_MAX: Final = 1_000
@@ -24,6 +24,11 @@ def job_id_from(text: str, field: str = "id") -> JobId:
 def task_id_from(text: str, field: str = "id") -> TaskId:
     """The task id; InvalidRequest naming *field* if it is empty (docs/semantics.md B1)."""
     return TaskId(_given(text, field))
+
+
+def cluster_id_from(text: str, field: str = "id") -> ClusterId:
+    """The cluster id; InvalidRequest naming *field* if it is empty (docs/semantics.md B1)."""
+    return ClusterId(_given(text, field))
 
 
 def ids_from(texts: Sequence[str], each: Callable[[str, str], _Id]) -> Sequence[_Id]:
