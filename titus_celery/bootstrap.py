@@ -38,6 +38,7 @@ from titus_celery.core.retention import Keep
 from titus_celery.errors import PlaceTaken, SettingsError
 from titus_celery.ports import (
     ChangeLog,
+    Clusters,
     Outputs,
     Queue,
     Records,
@@ -54,6 +55,7 @@ from titus_celery.service.lease import Lease, gone_after
 from titus_celery.service.places import Places
 from titus_celery.service.retention import Retention
 from titus_celery.service.runs import Runs
+from titus_celery.service.subscriptions import Subscriptions
 from titus_celery.service.sweep import WAKE_FLAG, Sweep
 from titus_celery.service.timer import Timer
 from titus_celery.service.tools import Tools
@@ -98,7 +100,9 @@ class GatewayParts:
     records: Records
     log: ChangeLog
     snapshots: Snapshots
+    known_clusters: Clusters
     outputs: Outputs
+    subscriptions: Subscriptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +180,10 @@ def gateway(settings: Settings, app: App) -> GatewayParts:
         base.records,
         base.records,
         SnapshotStore(base.keyspace),
+        clusters,
         OutputStore(base.keyspace),
+        # Not the name of the process: what it holds is nobody's who comes after it.
+        Subscriptions(SubscriberStore(base.keyspace), SystemIds().new()),
     )
 
 

@@ -199,7 +199,10 @@ class Subscribers(Protocol):
     """Who observes a job, by what each gateway says of itself (docs/semantics.md A15)."""
 
     def hold(self, job_id: JobId, holder: str, span: timedelta) -> None:
-        """The job has subscribers at *holder* for *span* from now. Said again, it moves."""
+        """The job has subscribers at *holder* for *span* from now. Said again, it moves.
+
+        Of a job that is over, or gone, nothing is kept.
+        """
 
     def until(self, job_id: JobId) -> datetime | None:
         """Until when it has some, or had the last one; None: it never had any."""

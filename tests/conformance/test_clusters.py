@@ -7,16 +7,11 @@ from typing import Any
 
 import grpc
 import pytest
-from google.protobuf.empty_pb2 import Empty
 
 from tests.conformance.installation import Titus, service
 from titus_celery.grpc.proto import titus_job_api_pb2 as pb
 
-REQUESTS: dict[str, Any] = {
-    "FindJobClusters": pb.JobClusterQuery(),
-    "ObserveJobCluster": pb.JobClusterId(id="x"),
-    "ObserveJobClusters": Empty(),
-}
+REQUESTS: dict[str, Any] = {}
 
 
 def unsupported(titus: Titus, method: Callable[..., Any], request: Any, *said: str, **metadata: str) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from tests.conformance.installation import Hand, Loop, Titus, batch, serving
 from tests.grpc_api.world import BLOCK, PATIENCE
+from titus_celery.adapters.cluster_store import ClusterStore
 from titus_celery.adapters.snapshots import SnapshotStore
 from titus_celery.adapters.store import RecordStore
 from titus_celery.core.decision import LogEntry
@@ -184,7 +185,8 @@ class Gate:
 
 def test_who_asks_right_after_a_write_waits_until_it_is_known(hand: Hand, loop: Loop) -> None:
     gate = Gate(RecordStore(hand.keyspace))
-    feed = Feed(gate, SnapshotStore(hand.keyspace), block=BLOCK, retry_after=BLOCK)
+    at = hand.keyspace
+    feed = Feed(gate, SnapshotStore(at), ClusterStore(at), block=BLOCK, retry_after=BLOCK)
     with serving(hand, loop, feed=feed) as titus:
         titus.find()
         gate.is_open.clear()

@@ -12,6 +12,7 @@ import pytest
 
 from tests.grpc_api.world import PATIENCE, Store
 from tests.unit.stories import B, job, summary
+from titus_celery.adapters.subscribers import SubscriberStore
 from titus_celery.core.decision import JobGone, LogEntry
 from titus_celery.core.descriptor import BatchSpec, Container, Image, JobDescriptor
 from titus_celery.core.jobs import created
@@ -22,6 +23,7 @@ from titus_celery.grpc.hub import Hub
 from titus_celery.grpc.streams import Beginning, Progress, Streams
 from titus_celery.grpc.threads import Threads
 from titus_celery.ports import Position
+from titus_celery.service.subscriptions import Subscriptions
 
 NOTHING = JobGone(JobId("nobody"))
 
@@ -84,7 +86,8 @@ async def test_who_heard_more_than_this_gateway_knows_hears_none_of_it_again(thr
     async def begin(beginning: Beginning) -> None:
         begun.append(beginning)
 
-    streams = Streams(store.jobs(), hub, store.records, threads)
+    nobody = Subscriptions(SubscriberStore(store.keyspace), "me")
+    streams = Streams(store.jobs(), hub, store.records, threads, nobody)
     async with (
         asyncio.timeout(PATIENCE),
         aclosing(streams.observe(None, log[2][0], begin, Progress())) as told,

@@ -13,7 +13,7 @@ import pytest
 from google.protobuf.empty_pb2 import Empty
 
 from tests.grpc_api.test_streams import ending, following, snapshots
-from tests.grpc_api.world import BLOCK, PATIENCE, Store, World, descriptor, world
+from tests.grpc_api.world import PATIENCE, Store, World, descriptor, world
 from titus_celery.adapters.keys import Keys
 from titus_celery.adapters.keyspace import Delete, Kind
 from titus_celery.core.decision import LogEntry
@@ -27,7 +27,6 @@ from titus_celery.grpc.proto.titus_celery_v1_pb2_grpc import ObservationServiceS
 from titus_celery.grpc.servicer import POSITION_KEY, RESUMED_KEY
 from titus_celery.ports import ChangeLog, Position, is_before
 from titus_celery.service.change import WritePath
-from titus_celery.service.feed import Feed
 
 Stream = grpc.aio.UnaryStreamCall[Any, pb.JobChangeNotification]
 RESUME_KEY = "x-titus-resume"
@@ -253,7 +252,7 @@ class Failing:
 async def test_after_an_outage_of_the_store_streams_go_on_without_a_snapshot() -> None:
     store = Store()
     log = Failing(store.records)
-    async with world(store, feed=Feed(log, store.snapshots, block=BLOCK, retry_after=BLOCK)) as titus:
+    async with world(store, feed=store.feed(log)) as titus:
         id = await titus.create()
         stream = titus.jobs.ObserveJobs(Empty())
         await snapshots(stream)
@@ -284,7 +283,7 @@ async def served(titus: World, position: str) -> Stream:
 async def test_one_job_is_found_before_all_are_known_again() -> None:
     store = Store()
     log = Failing(store.records)
-    async with world(store, feed=Feed(log, store.snapshots, block=BLOCK, retry_after=BLOCK)) as titus:
+    async with world(store, feed=store.feed(log)) as titus:
         id = await titus.create()
         stream = titus.jobs.ObserveJobs(Empty())
         await snapshots(stream)
@@ -298,7 +297,7 @@ async def test_one_job_is_found_before_all_are_known_again() -> None:
 async def test_whoever_asks_when_the_store_is_back_does_not_hear_that_it_was_away() -> None:
     store = Store()
     log = Failing(store.records)
-    async with world(store, feed=Feed(log, store.snapshots, block=BLOCK, retry_after=BLOCK)) as titus:
+    async with world(store, feed=store.feed(log)) as titus:
         id = await titus.create()
         stream = titus.jobs.ObserveJobs(Empty())
         await snapshots(stream)
@@ -343,7 +342,7 @@ async def lagging() -> AsyncIterator[tuple[World, Lagging]]:
     """A gateway that follows a log which can be held."""
     store = Store()
     log = Lagging(store.records)
-    async with world(store, feed=Feed(log, store.snapshots, block=BLOCK, retry_after=BLOCK)) as titus:
+    async with world(store, feed=store.feed(log)) as titus:
         yield titus, log
 
 

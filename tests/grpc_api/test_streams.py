@@ -11,7 +11,7 @@ import grpc
 import pytest
 from google.protobuf.empty_pb2 import Empty
 
-from tests.grpc_api.world import BLOCK, PATIENCE, Store, World, descriptor, world
+from tests.grpc_api.world import PATIENCE, Store, World, descriptor, world
 from titus_celery.adapters.keyspace import Keyspace
 from titus_celery.adapters.snapshots import SnapshotStore
 from titus_celery.core.model import JobId, JobSummary, TaskId
@@ -19,7 +19,6 @@ from titus_celery.core.shelf import Order
 from titus_celery.core.states import State
 from titus_celery.grpc.proto import titus_job_api_pb2 as pb
 from titus_celery.grpc.proto.titus_job_api_pb2_grpc import JobManagementServiceStub
-from titus_celery.service.feed import Feed
 
 Stream = grpc.aio.UnaryStreamCall[Any, pb.JobChangeNotification]
 
@@ -162,7 +161,7 @@ async def test_a_job_that_is_made_while_the_jobs_are_read_is_told_once() -> None
     """It is in what is read, in the log, or in both."""
     store = Store()
     late = Late(store.keyspace)
-    async with world(store, feed=Feed(store.records, late, block=BLOCK)) as titus:
+    async with world(store, feed=store.feed(store.records, late)) as titus:
         first = await titus.create()
         stream = titus.jobs.ObserveJobs(Empty())
         second = await titus.create()

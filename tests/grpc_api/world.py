@@ -22,6 +22,7 @@ from titus_celery.adapters.outputs import OutputStore
 from titus_celery.adapters.registry import AgentStore
 from titus_celery.adapters.snapshots import SnapshotStore
 from titus_celery.adapters.store import RecordStore
+from titus_celery.adapters.subscribers import SubscriberStore
 from titus_celery.adapters.system import SystemClock, SystemIds
 from titus_celery.core.decision import Decision
 from titus_celery.core.descriptor import Demand
@@ -47,12 +48,13 @@ from titus_celery.grpc.proto import titus_job_api_pb2 as pb
 from titus_celery.grpc.proto.titus_celery_v1_pb2_grpc import ClusterServiceStub, TaskOutputServiceStub
 from titus_celery.grpc.proto.titus_job_api_pb2_grpc import JobManagementServiceStub
 from titus_celery.grpc.server import Gateway, GatewayServices, build_server
+from titus_celery.ports import ChangeLog, Ids, ImageResolver, Snapshots, Subscribers
 from titus_celery.ports import Clock as OwnClock
-from titus_celery.ports import Ids, ImageResolver
 from titus_celery.service.change import Committed, WritePath
 from titus_celery.service.clusters import JobClusters
 from titus_celery.service.feed import Feed
 from titus_celery.service.jobs import Jobs
+from titus_celery.service.subscriptions import Subscriptions
 from titus_celery.service.tail import Tails
 from titus_celery.settings import Settings
 
@@ -119,6 +121,8 @@ class Store:
     #: The gateway's own clock.
     own: OwnClock = field(default_factory=SystemClock)
     settings: Settings = field(default_factory=Settings)
+    #: Of each of its gateways.
+    subscriptions: list[Subscriptions] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.keyspace = keyspace = self.at or MemoryKeyspace(now=lambda: self.clock.now)
@@ -126,6 +130,7 @@ class Store:
         self.outputs = OutputStore(keyspace)
         self.registry = AgentStore(keyspace)
         self.snapshots = SnapshotStore(keyspace)
+        self.clusters = ClusterStore(keyspace)
         self.writes = WritePath(self.records, self.queue, committed=self.committed)
         self.registry.report_images(AGENT.engine_id, {"busybox:1": "sha256:1", "sha256:1": "sha256:1"})
 
@@ -139,15 +144,26 @@ class Store:
         """The use cases about clusters over this store."""
         return job_clusters(self.keyspace, self.writes, self.settings.limits(), self.own, self.ids)
 
+    def feed(self, log: ChangeLog, snapshots: Snapshots | None = None) -> Feed:
+        """What a gateway learns from that follows this log."""
+        at = snapshots or self.snapshots
+        return Feed(log, at, self.clusters, block=BLOCK, retry_after=BLOCK)
+
+    def subscribing(self, at: Subscribers) -> Subscriptions:
+        """Says of one gateway which jobs are observed there."""
+        self.subscriptions.append(Subscriptions(at, SystemIds().new()))
+        return self.subscriptions[-1]
+
     def services(self, resolver: ImageResolver | None = None, feed: Feed | None = None) -> GatewayServices:
         """What a gateway over this store serves from."""
         return GatewayServices(
             jobs=self.jobs(resolver),
             clusters=self.job_clusters(),
-            feed=feed or Feed(self.records, self.snapshots, block=BLOCK, retry_after=BLOCK),
+            feed=feed or self.feed(self.records),
             log=self.records,
             committed=self.committed,
             tails=Tails(self.records, self.outputs, block=BLOCK),
+            subscriptions=self.subscribing(SubscriberStore(self.keyspace)),
             descriptor_bytes_max=self.settings.descriptor_bytes_max,
         )
 

@@ -11,9 +11,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from titus_celery.adapters.cluster_store import ClusterStore
 from titus_celery.adapters.memory_keyspace import MemoryKeyspace
 from titus_celery.adapters.snapshots import SnapshotStore
 from titus_celery.adapters.store import RecordStore
+from titus_celery.core.cluster import Cluster
 from titus_celery.core.decision import JobAdded, LogEntry, change_of
 from titus_celery.core.descriptor import BatchSpec, Container, Image, JobDescriptor
 from titus_celery.core.jobs import created
@@ -40,6 +42,9 @@ class Pupil:
 
     def begin(self) -> None:
         self.said.put(("begin", None))
+
+    def load_clusters(self, clusters: Sequence[Cluster]) -> None:
+        self.said.put(("clusters", [each.id for each in clusters]))
 
     def load(self, summaries: Sequence[JobSummary]) -> None:
         self.said.put(("load", [each.job.id for each in summaries]))
@@ -95,6 +100,7 @@ class Place:
     def __post_init__(self) -> None:
         self.records = RecordStore(self.keyspace)
         self.snapshots = SnapshotStore(self.keyspace)
+        self.clusters = ClusterStore(self.keyspace)
         self.log = Log(self.records)
 
     def create(self, name: str, tasks: int = 1) -> JobId:
@@ -109,7 +115,7 @@ class Place:
     def fed(self, snapshots: SnapshotStore | None = None) -> Iterator[Pupil]:
         """A feed at work, and who learns from it."""
         pupil = Pupil()
-        feed = Feed(self.log, snapshots or self.snapshots, block=BLOCK, retry_after=BLOCK)
+        feed = Feed(self.log, snapshots or self.snapshots, self.clusters, block=BLOCK, retry_after=BLOCK)
         feed.start(pupil)
         try:
             yield pupil

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import datetime, timedelta
+from typing import Final
 
 from titus_celery.adapters.keys import Keys
-from titus_celery.adapters.keyspace import Keyspace, SetAdd, from_ms, to_ms
+from titus_celery.adapters.keyspace import AtMost, Keyspace, SetAdd, from_ms, to_ms
+from titus_celery.adapters.records import STATE
 from titus_celery.core.model import JobId
+from titus_celery.core.states import State
+from titus_celery.errors import Conflict
 
 __all__ = ["SubscriberStore"]
+
+_LAST_OPEN: Final = max(state for state in State if not state.is_final)
 
 
 class SubscriberStore:
@@ -20,8 +27,14 @@ class SubscriberStore:
 
     def hold(self, job_id: JobId, holder: str, span: timedelta) -> None:
         """The job has subscribers at *holder* for *span* from now (see Subscribers)."""
-        until = to_ms(self._keyspace.now() + span)
-        self._keyspace.transact([], [SetAdd(self._keys.subscribers(job_id), holder, until)])
+        key, what = self._keys.job(job_id), f"job {job_id}"
+        (fields,), now = self._keyspace.hashes([key])
+        if not fields:
+            return
+        write = SetAdd(self._keys.subscribers(job_id), holder, to_ms(now + span))
+        # What a job's end lets go of must not come back: its last streams close, and say so, after it.
+        with suppress(Conflict):
+            self._keyspace.transact([AtMost(key, STATE, 0, _LAST_OPEN, what)], [write])
 
     def until(self, job_id: JobId) -> datetime | None:
         """Until when it has some, or had the last one (see Subscribers)."""

@@ -25,8 +25,9 @@ from titus_celery.core.decision import (
     TaskUpdated,
 )
 from titus_celery.core.lifecycle import job_of
-from titus_celery.core.model import Job, JobId, JobSummary, StateChange, Task, TaskId
-from titus_celery.core.query import Criteria, terms_of
+from titus_celery.core.mantis import is_transient
+from titus_celery.core.model import ClusterId, Job, JobId, JobSummary, StateChange, Task, TaskId
+from titus_celery.core.query import Criteria, cluster_term, terms_of
 from titus_celery.core.reasons import Reason
 from titus_celery.core.shelf import Order, Shelf
 from titus_celery.core.states import State
@@ -85,6 +86,8 @@ class Entry:
     history: tuple[StateChange, ...]
     #: Its own record alone says that it is RUNNING, not its tasks (docs/semantics.md A6).
     is_staged: bool
+    #: It ends when nobody observes it (docs/semantics.md A15).
+    is_transient: bool
     definition: bytes
     standing: bytes
     tasks: dict[TaskId, Seat] = field(default_factory=dict)
@@ -168,6 +171,11 @@ class Catalog:
             raise ValueError("jobs that are over are found by how they ended")
         return self._over[state].find(_terms_wanted(wanted), start, size, among=_among(wanted))
 
+    def of_cluster(self, id: ClusterId) -> Sequence[JobId]:
+        """The live jobs of a cluster, by creation."""
+        entries, _ = self._live.find([frozenset({cluster_term(id)})], 0, len(self._live))
+        return [entry.id for entry in entries]
+
     @property
     def knows_over(self) -> bool:
         """Whether all jobs that are over are known."""
@@ -221,7 +229,8 @@ class Catalog:
 
     def _move(self, job: Job) -> None:
         entry = self._live.get(job.id)
-        if entry is None or job.version <= entry.version:
+        # Of the same version is what the same commit says of its definition.
+        if entry is None or job.version < entry.version:
             return
         before = entry.terms()
         entry.version, entry.history = job.version, job.history
@@ -266,6 +275,7 @@ class Catalog:
             job.version,
             job.history,
             job.is_staged,
+            is_transient(job),
             self._looks.definition(job),
             self._looks.standing(job.history, job.reason),
         )

@@ -19,12 +19,18 @@ from titus_celery.core.reasons import Code, Reason
 from titus_celery.core.sizing import is_complete
 from titus_celery.core.states import State
 
-__all__ = ["TITUS", "abandoned", "ends_by_itself", "expired", "idle", "keep_of", "moved_on"]
+__all__ = ["TITUS", "abandoned", "ends_by_itself", "expired", "idle", "is_transient", "keep_of", "moved_on"]
 
 #: Who ends jobs by their own rules.
 TITUS: Final = "titus"
 
 _BUILT_IN: Final = frozenset(cluster.id for cluster in BUILT_IN.values())
+
+
+def is_transient(job: Job) -> bool:
+    """Whether it ends when nobody observes it (A15)."""
+    spec = job.descriptor.spec
+    return isinstance(spec, MantisSpec) and spec.agreement.is_transient
 
 
 def ends_by_itself(job: Job, now: datetime) -> tuple[Deadline, ...]:

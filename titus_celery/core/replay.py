@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from titus_celery.core.catalog import News
+from titus_celery.core.cluster_catalog import ClusterLooks, ClusterNews, of_job
 from titus_celery.core.decision import (
     ClusterChanged,
     ClusterRemoved,
@@ -15,9 +16,9 @@ from titus_celery.core.decision import (
     LogEntry,
     TaskUpdated,
 )
-from titus_celery.core.model import JobId, Task, TaskId
+from titus_celery.core.model import ClusterId, JobId, Task, TaskId
 
-__all__ = ["Replay"]
+__all__ = ["ClusterReplay", "Replay"]
 
 
 class _TaskLooks(Protocol):
@@ -59,3 +60,33 @@ class Replay:
 
     def _concerns(self, id: JobId) -> bool:
         return self._job_id in (None, id)
+
+
+class ClusterReplay:
+    """The same for an observer of one cluster or (without an id) of all."""
+
+    def __init__(self, looks: ClusterLooks, cluster_id: ClusterId | None) -> None:
+        self._looks = looks
+        self._cluster_id = cluster_id
+        self._last: dict[ClusterId, bytes] = {}
+
+    def hear(self, entry: LogEntry) -> ClusterNews | None:
+        """What the observer must be told of the next entry."""
+        match entry:
+            case ClusterChanged(cluster):
+                news = self._definition(entry) if self._concerns(cluster.id) else None
+            case ClusterRemoved(id):
+                news = ClusterNews(entry, id)
+            case _:
+                news = of_job(entry)
+        return news if news is not None and self._concerns(news.cluster_id) else None
+
+    def _definition(self, entry: ClusterChanged) -> ClusterNews | None:
+        cluster, look = entry.cluster, self._looks.cluster(entry.cluster)
+        if self._last.get(cluster.id) == look:
+            return None
+        self._last[cluster.id] = look
+        return ClusterNews(entry, cluster.id, look)
+
+    def _concerns(self, id: ClusterId) -> bool:
+        return self._cluster_id in (None, id)

@@ -44,10 +44,11 @@ def process_services() -> GatewayServices:
     return GatewayServices(
         jobs=parts.jobs,
         clusters=parts.clusters,
-        feed=Feed(parts.log, parts.snapshots),
+        feed=Feed(parts.log, parts.snapshots, parts.known_clusters),
         log=parts.log,
         committed=parts.committed,
         tails=Tails(parts.records, parts.outputs),
+        subscriptions=parts.subscriptions,
         descriptor_bytes_max=settings.descriptor_bytes_max,
     )
 

@@ -19,7 +19,11 @@ PATH_CHARACTERS_MAX: Final = 256
 _ID: Final = "id"
 _ID_ALIASES: Final = frozenset({"taskId", "jobId"})
 #: What comes whatever was asked for, by the name of the message.
-_ALWAYS: Final = {"Job": ((_ID,), ("jobDescriptor", "appName")), "Task": ((_ID,),)}
+_ALWAYS: Final = {
+    "Job": ((_ID,), ("jobDescriptor", "appName")),
+    "Task": ((_ID,),),
+    "JobCluster": ((_ID,),),
+}
 
 
 class Selection:

@@ -1,4 +1,5 @@
-"""What a gateway knows of all jobs, on its event loop: queries are answered from it, observers hear of it.
+"""What a gateway knows of all jobs and clusters, on its event loop: queries are answered from it, observers
+hear of it.
 
 The feed teaches it from threads of its own; everything else happens on the loop, so that a query, a snapshot
 and a place of the change log always belong together without any lock.
@@ -10,17 +11,21 @@ import asyncio
 import gc
 import threading
 from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import chain
 from types import TracebackType
 from typing import Final, Self
 
 from titus_celery.core.catalog import Catalog
-from titus_celery.core.decision import JobEnded, LogEntry
-from titus_celery.core.model import Job, JobId, JobSummary
+from titus_celery.core.cluster import Cluster
+from titus_celery.core.cluster_catalog import ClusterCatalog
+from titus_celery.core.decision import ClusterRemoved, JobEnded, LogEntry
+from titus_celery.core.model import ClusterId, Job, JobId, JobSummary
 from titus_celery.errors import PositionLost, SlowObserver, StoreUnavailable, Unavailable
+from titus_celery.grpc.cluster_looks import ClusterWireLooks, cluster_message_of
 from titus_celery.grpc.looks import WireLooks, message_of
 from titus_celery.ports import Position, is_before
 
@@ -42,18 +47,51 @@ class Told:
     """An event as observers get it."""
 
     position: Position
-    #: A serialised JobChangeNotification.
+    #: A serialised JobChangeNotification or JobClusterNotification.
     message: bytes
-    #: It is the end of the job.
+    #: It is the end of the job, or of the cluster.
     is_end: bool
+
+
+class Audience:
+    """The inboxes of all who observe things of one kind: one of these things, or all."""
+
+    def __init__(self) -> None:
+        self._of_all: set[Inbox] = set()
+        self._of_one: defaultdict[str, set[Inbox]] = defaultdict(set)
+
+    def __len__(self) -> int:
+        return len(self._of_all) + sum(map(len, self._of_one.values()))
+
+    def __iter__(self) -> Iterator[Inbox]:
+        return chain(self._of_all, *self._of_one.values())
+
+    def of(self, id: str) -> Sequence[Inbox]:
+        """The inboxes of those who hear of this thing."""
+        return (*self._of_all, *self._of_one.get(id, ()))
+
+    def add(self, inbox: Inbox, id: str | None) -> None:
+        """One more who observes this thing, or without an id all."""
+        (self._of_all if id is None else self._of_one[id]).add(inbox)
+
+    def discard(self, inbox: Inbox, id: str | None) -> None:
+        """One less, if it was there."""
+        if id is None:
+            self._of_all.discard(inbox)
+        elif (others := self._of_one.get(id)) is not None:
+            others.discard(inbox)
+            if not others:
+                del self._of_one[id]
 
 
 class Inbox:
     """What one stream has still to tell, from when it is made until it is left, fails or overflows."""
 
-    def __init__(self, hub: Hub, job_id: JobId | None, events_max: int) -> None:
-        self.job_id = job_id
-        self._hub = hub
+    def __init__(self, audience: Audience, id: str | None, events_max: int) -> None:
+        #: What is observed; None: all of its kind.
+        self.id = id
+        self._audience = audience
+        audience.add(self, id)
         self._events_max = events_max
         self._waiting: deque[Told] = deque()
         self._error: Exception | None = None
@@ -65,7 +103,7 @@ class Inbox:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._hub.leave(self)
+        self._audience.discard(self, self.id)
 
     def put(self, told: Told) -> None:
         """Take an event; too many of them end the stream, and those that waited are dropped."""
@@ -82,7 +120,7 @@ class Inbox:
         """Nothing follows what waits now."""
         self._error = self._error or error
         self._changed.set()
-        self._hub.leave(self)
+        self._audience.discard(self, self.id)
 
     @property
     def is_told(self) -> bool:
@@ -107,6 +145,7 @@ class Hub:
         self, *, events_max: int = OBSERVER_EVENTS_MAX, ready_within: timedelta = READY_WITHIN
     ) -> None:
         self.catalog = Catalog(WireLooks())
+        self.clusters = ClusterCatalog(ClusterWireLooks())
         #: How far the log is known.
         self.position = Position("0-0")
         self._loop = asyncio.get_running_loop()
@@ -116,8 +155,7 @@ class Hub:
         self._error: Exception | None = None
         #: Those who wait for anything to change.
         self._waiters: list[asyncio.Future[None]] = []
-        self._of_all: set[Inbox] = set()
-        self._of_job: defaultdict[JobId, set[Inbox]] = defaultdict(set)
+        self._of_jobs, self._of_clusters = Audience(), Audience()
         self._lock = threading.Lock()
         self._written: Position | None = None
         self._listeners: list[Callable[[bool], None]] = []
@@ -126,13 +164,13 @@ class Hub:
 
     @property
     def is_ready(self) -> bool:
-        """Whether all live jobs are known as they are now."""
+        """Whether all clusters and live jobs are known as they are now."""
         return self._is_ready
 
     @property
     def observers(self) -> int:
         """How many streams there are."""
-        return len(self._of_all) + sum(map(len, self._of_job.values()))
+        return len(self._of_jobs) + len(self._of_clusters)
 
     def on_ready(self, listener: Callable[[bool], None]) -> None:
         """Have *listener* told on the loop, whenever it changes, whether the hub is ready."""
@@ -170,18 +208,11 @@ class Hub:
 
     def join(self, job_id: JobId | None) -> Inbox:
         """A place for whoever observes one job, or all: it hears what comes after `position`."""
-        inbox = Inbox(self, job_id, self._events_max)
-        (self._of_all if job_id is None else self._of_job[job_id]).add(inbox)
-        return inbox
+        return Inbox(self._of_jobs, job_id, self._events_max)
 
-    def leave(self, inbox: Inbox) -> None:
-        """Let it hear nothing more."""
-        if inbox.job_id is None:
-            self._of_all.discard(inbox)
-        elif (others := self._of_job.get(inbox.job_id)) is not None:
-            others.discard(inbox)
-            if not others:
-                del self._of_job[inbox.job_id]
+    def join_clusters(self, cluster_id: ClusterId | None) -> Inbox:
+        """The same for whoever observes one cluster, or all."""
+        return Inbox(self._of_clusters, cluster_id, self._events_max)
 
     def _lags(self) -> bool:
         return self._written is not None and is_before(self.position, self._written)
@@ -191,6 +222,10 @@ class Hub:
     def begin(self) -> None:
         """See Sink."""
         self._soon(self._begin)
+
+    def load_clusters(self, clusters: Sequence[Cluster]) -> None:
+        """See Sink."""
+        self._soon(lambda: self.clusters.load(clusters))
 
     def load(self, summaries: Sequence[JobSummary]) -> None:
         """See Sink."""
@@ -223,6 +258,7 @@ class Hub:
 
     def _begin(self) -> None:
         self.catalog.clear()
+        self.clusters.clear()
         gc.unfreeze()
 
     def _load(self, summaries: Sequence[JobSummary]) -> None:
@@ -239,13 +275,15 @@ class Hub:
     def _hear(self, entries: Sequence[tuple[Position, LogEntry]]) -> None:
         for position, entry in entries:
             news = self.catalog.hear(entry)
+            of_cluster = self.clusters.hear(entry, is_news=news is not None)
             self.position = position
-            if news is None:
-                continue
-            of_job = self._of_job.get(news.job_id)
-            if of_job or self._of_all:
-                told = Told(position, message_of(news), isinstance(news.notification, JobEnded))
-                for inbox in (*self._of_all, *(of_job or ())):
+            if news is not None and (inboxes := self._of_jobs.of(news.job_id)):
+                told = Told(position, message_of(news), isinstance(entry, JobEnded))
+                for inbox in inboxes:
+                    inbox.put(told)
+            if of_cluster is not None and (inboxes := self._of_clusters.of(of_cluster.cluster_id)):
+                told = Told(position, cluster_message_of(of_cluster), isinstance(entry, ClusterRemoved))
+                for inbox in inboxes:
                     inbox.put(told)
         self._notify()
 
@@ -258,7 +296,7 @@ class Hub:
         # Whoever asks now waits for what is read anew; for what is away nobody waits.
         is_read_anew = isinstance(error, PositionLost)
         self._error = None if is_read_anew else _away(error)
-        for inbox in [*self._of_all, *(each for some in self._of_job.values() for each in some)]:
+        for inbox in [*self._of_jobs, *self._of_clusters]:
             inbox.end(error)
         self._set_ready(False)
 

@@ -1,4 +1,4 @@
-"""Answers about jobs and tasks: of live ones from what the hub knows, of others from the store.
+"""Answers about jobs, tasks and clusters: of what lives from what the hub knows, of the rest from the store.
 
 Live jobs cost no round trip, and what is sent of them is made once. Whoever wrote something through this
 gateway finds it here at once, because queries wait for the hub to have heard of it.
@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from titus_celery.core.catalog import Entry, Seat
+from titus_celery.core.cluster_query import cluster_criteria
 from titus_celery.core.lifecycle import job_of
 from titus_celery.core.model import JobId, JobSummary, Task, TaskId
 from titus_celery.core.paging import Page
 from titus_celery.core.query import Criteria, criteria, terms_of
 from titus_celery.core.states import State
 from titus_celery.errors import Unavailable
+from titus_celery.grpc.cluster_looks import cluster_query_reply, whole_cluster
 from titus_celery.grpc.convert import job_to_pb, task_to_pb
 from titus_celery.grpc.fields import Selection, selection
 from titus_celery.grpc.hub import Hub
@@ -32,7 +34,7 @@ _Found = tuple[tuple[float, int, int], bytes]
 
 
 class Queries:
-    """FindJob, FindJobs, FindTask and FindTasks; their replies are serialised."""
+    """FindJob, FindJobs, FindTask, FindTasks and FindJobClusters; their replies are serialised."""
 
     def __init__(self, jobs: Jobs, hub: Hub, threads: Threads) -> None:
         self._jobs = jobs
@@ -82,6 +84,15 @@ class Queries:
         start = page.number * page.size
         looks = [look for _, look in found[start : start + page.size]]
         return task_query_reply(_selected(looks, fields, pb.Task), pagination_to_pb(page, len(found)))
+
+    async def clusters(self, query: pb.JobClusterQuery) -> bytes:
+        """A page of clusters (docs/semantics.md B1.4, B4)."""
+        wanted, page = cluster_criteria(query.fiterlingCriteria), page_from(query)
+        fields = selection(query.fields, pb.JobCluster)
+        await self._hub.caught_up()
+        entries, total = self._hub.clusters.find(wanted, page.number * page.size, page.size)
+        found = [whole_cluster(entry) for entry in entries]
+        return cluster_query_reply(_selected(found, fields, pb.JobCluster), pagination_to_pb(page, total))
 
     async def _entry(self, job_id: JobId) -> Entry | None:
         """The live job as it is known here; None: the store must be asked."""
@@ -158,7 +169,7 @@ def _look(task: Task) -> bytes:
 
 
 def _selected(
-    items: Sequence[bytes], fields: Selection | None, kind: type[pb.Job | pb.Task]
+    items: Sequence[bytes], fields: Selection | None, kind: type[pb.Job | pb.Task | pb.JobCluster]
 ) -> Iterable[bytes]:
     """The items with only the wanted fields."""
     if fields is None:

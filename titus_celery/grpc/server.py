@@ -38,6 +38,7 @@ from titus_celery.service.change import Committed
 from titus_celery.service.clusters import JobClusters
 from titus_celery.service.feed import Feed
 from titus_celery.service.jobs import Jobs
+from titus_celery.service.subscriptions import Subscriptions
 from titus_celery.service.tail import Tails
 from titus_celery.settings import Settings
 
@@ -95,6 +96,7 @@ class GatewayServices:
     #: Told of each commit of *jobs* and *clusters*.
     committed: Committed
     tails: Tails
+    subscriptions: Subscriptions
     #: Bytes of the description of a job or cluster.
     descriptor_bytes_max: int
 
@@ -110,6 +112,7 @@ class Gateway:
         beside: Sequence[grpc.GenericRpcHandler] = (),
     ) -> None:
         self._feed = services.feed
+        self._subscriptions = services.subscriptions
         self._threads = Threads("titus-call", CALL_THREADS)
         self._creations = Threads("titus-create", CREATE_THREADS)
         self._outputs = TaskOutputs(services.tails)
@@ -120,7 +123,7 @@ class Gateway:
         )
         self._hub = Hub(events_max=events_max)
         services.committed.listener = self._hub.wrote
-        streams = Streams(services.jobs, self._hub, services.log, self._threads)
+        streams = Streams(services.jobs, self._hub, services.log, self._threads, self._subscriptions)
         queries = Queries(services.jobs, self._hub, self._threads)
         jobs = JobManagement(
             services.jobs,
@@ -154,7 +157,7 @@ class Gateway:
         return self._hub.observers
 
     async def start(self) -> None:
-        """Serve; health says so once all live jobs are known, and while the store can be followed."""
+        """Serve; health says so once all that lives is known, and while the store can be followed."""
         self._hub.on_ready(self._tell_health)
         self._tell_health(False)
         self._feed.start(self._hub)
@@ -178,6 +181,7 @@ class Gateway:
         self._outputs.let_go()
         await asyncio.to_thread(self._feed.close)
         await stopping
+        await asyncio.to_thread(self._subscriptions.close)
         self._outputs.close()
         self._threads.close()
         self._creations.close()

@@ -6,24 +6,24 @@ serialised already is given as bytes; the interceptor hands both on.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 import grpc.aio
 from google.protobuf.empty_pb2 import Empty
 
 from titus_celery.core.descriptor import JobDescriptor
-from titus_celery.core.model import Caller, JobId
-from titus_celery.errors import Unsupported
+from titus_celery.core.model import Caller
 from titus_celery.grpc.caller import caller_from, cluster_from, key_from, resume_from
 from titus_celery.grpc.cluster_servicer import ClusterMethods
 from titus_celery.grpc.convert import descriptor_from_pb, instances_from_pb
-from titus_celery.grpc.ids import ids_from, job_id_from, task_id_from
+from titus_celery.grpc.ids import cluster_id_from, ids_from, job_id_from, task_id_from
 from titus_celery.grpc.proto import titus_job_api_pb2 as pb
 from titus_celery.grpc.queries import Queries
-from titus_celery.grpc.streams import Beginning, Progress, Streams
+from titus_celery.grpc.streams import Begin, Beginning, Events, Progress, Streams
 from titus_celery.grpc.threads import Threads
 from titus_celery.service.clusters import JobClusters
 from titus_celery.service.jobs import Jobs
@@ -38,7 +38,6 @@ RESUMED_KEY: Final = "x-titus-resumed"
 Context = grpc.aio.ServicerContext[Any, Any]
 #: Serialised notifications.
 Stream = AsyncGenerator[Any]
-ClusterStream = AsyncGenerator[pb.JobClusterNotification]
 
 
 class JobManagement(ClusterMethods):
@@ -91,11 +90,11 @@ class JobManagement(ClusterMethods):
 
     def ObserveJob(self, request: pb.JobId, context: Context) -> Stream:
         """A job and what happens to it, to its end (docs/semantics.md B5.1)."""
-        return self._observe(job_id_from(request.id), context)
+        return self._told(partial(self._streams.observe, job_id_from(request.id)), context)
 
     def ObserveJobs(self, request: Empty, context: Context) -> Stream:
         """All live jobs and what happens to any (docs/semantics.md B5.2)."""
-        return self._observe(None, context)
+        return self._told(partial(self._streams.observe, None), context)
 
     async def KillJob(self, request: pb.JobId, context: Context) -> Empty:
         """Record that a job is to end (docs/semantics.md B1.16)."""
@@ -129,24 +128,22 @@ class JobManagement(ClusterMethods):
         await self._threads.run(self._jobs.kill_tasks, ids_from(request.id, task_id_from), caller)
         return Empty()
 
-    async def FindJobClusters(
-        self, request: pb.JobClusterQuery, context: Context
-    ) -> pb.JobClusterQueryResult:
-        """Not in this release."""
-        raise Unsupported("FindJobClusters")
+    async def FindJobClusters(self, request: pb.JobClusterQuery, context: Context) -> Any:
+        """A page of the clusters that are asked for (docs/semantics.md B1.4, B4)."""
+        return await self._queries.clusters(request)
 
-    def ObserveJobCluster(self, request: pb.JobClusterId, context: Context) -> ClusterStream:
-        """Not in this release."""
-        raise Unsupported("ObserveJobCluster")
+    def ObserveJobCluster(self, request: pb.JobClusterId, context: Context) -> Stream:
+        """A cluster and what happens to it, until it is removed (docs/semantics.md B5.3)."""
+        return self._told(partial(self._streams.observe_clusters, cluster_id_from(request.id)), context)
 
-    def ObserveJobClusters(self, request: Empty, context: Context) -> ClusterStream:
-        """Not in this release."""
-        raise Unsupported("ObserveJobClusters")
+    def ObserveJobClusters(self, request: Empty, context: Context) -> Stream:
+        """All clusters and what happens to any (docs/semantics.md B5.4)."""
+        return self._told(partial(self._streams.observe_clusters, None), context)
 
     def _create(self, descriptor: JobDescriptor, caller: Caller, key: str) -> pb.JobId:
         return pb.JobId(id=self._jobs.create(descriptor, caller, key))
 
-    async def _observe(self, job_id: JobId | None, context: Context) -> Stream:
+    async def _told(self, observe: Callable[[str, Begin, Progress], Events], context: Context) -> Stream:
         resume, progress = resume_from(context.invocation_metadata()), Progress()
 
         async def begin(beginning: Beginning) -> None:
@@ -155,7 +152,7 @@ class JobManagement(ClusterMethods):
                 metadata.append((RESUMED_KEY, _resumed(beginning)))
             await context.send_initial_metadata(tuple(metadata))
 
-        events = self._streams.observe(job_id, resume, begin, progress)
+        events = observe(resume, begin, progress)
         try:
             async with aclosing(events):
                 async for told in events:

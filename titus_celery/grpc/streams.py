@@ -8,28 +8,23 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from titus_celery.core.decision import JobEnded, LogEntry
-from titus_celery.core.model import JobId, JobSummary
-from titus_celery.core.replay import Replay
+from titus_celery.core.decision import LogEntry
+from titus_celery.core.model import ClusterId, JobId
 from titus_celery.errors import PositionLost, StoreUnavailable
-from titus_celery.grpc.convert import notification_to_pb, snapshot_end_to_pb, snapshot_to_pb
 from titus_celery.grpc.hub import Hub, Inbox, Told
-from titus_celery.grpc.looks import WireLooks, active_job, message_of, snapshot_of
+from titus_celery.grpc.subjects import NOWHERE, ClusterSubject, JobSubject, Subject
 from titus_celery.grpc.threads import Threads
 from titus_celery.ports import ChangeLog, Position, is_before, place_of
 from titus_celery.service.jobs import Jobs
+from titus_celery.service.subscriptions import Subscriptions
 
-__all__ = ["Beginning", "Progress", "Streams"]
+__all__ = ["Begin", "Beginning", "Events", "Progress", "Streams"]
 
 #: Entries of the log read at once for a stream that is resumed: the creation of a large job is two reads.
 REPLAY_CHUNK: Final = 500
-#: Times that a job which the store knows and this gateway does not is looked for again.
+#: Times that what the store may know and this gateway does not is looked for again.
 LOOKS_MAX: Final = 5
 _NO_WAIT: Final = timedelta(0)
-#: The position of what is told before a snapshot is complete: nobody can go on from there.
-_NOWHERE: Final = Position("")
-
-_SNAPSHOT_END: Final = snapshot_end_to_pb().SerializeToString()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +40,7 @@ class Beginning:
 class Progress:
     """How far a stream is: everything up to here was told. Empty: it cannot be resumed yet."""
 
-    position: Position = _NOWHERE
+    position: Position = NOWHERE
 
 
 #: Told of the beginning before the first event.
@@ -58,109 +53,122 @@ class _CannotResume(Exception):
 
 
 class Streams:
-    """The streams of ObserveJob and ObserveJobs, as serialised events with their places."""
+    """The streams of ObserveJob, ObserveJobs, ObserveJobCluster and ObserveJobClusters, as serialised events
+    with their places."""
 
-    def __init__(self, jobs: Jobs, hub: Hub, log: ChangeLog, threads: Threads) -> None:
+    def __init__(
+        self, jobs: Jobs, hub: Hub, log: ChangeLog, threads: Threads, subscriptions: Subscriptions
+    ) -> None:
         self._jobs = jobs
         self._hub = hub
         self._log = log
         self._threads = threads
+        self._subscriptions = subscriptions
 
-    async def observe(self, job_id: JobId | None, resume: str, begin: Begin, progress: Progress) -> Events:
+    def observe(self, job_id: JobId | None, resume: str, begin: Begin, progress: Progress) -> Events:
         """What happens to a job, to its end, or to all, without end; NotFound at the first step.
 
         *resume*: the place of the last event that was heard, or "" for a snapshot first. *progress* is
         kept up to date.
         """
+        subject = JobSubject(job_id, self._hub, self._jobs, self._threads, self._subscriptions)
+        return self._observe(subject, resume, begin, progress)
+
+    def observe_clusters(
+        self, cluster_id: ClusterId | None, resume: str, begin: Begin, progress: Progress
+    ) -> Events:
+        """What happens to a cluster, until it is removed, or to all, without end; as `observe`."""
+        return self._observe(ClusterSubject(cluster_id, self._hub), resume, begin, progress)
+
+    async def _observe(self, subject: Subject, resume: str, begin: Begin, progress: Progress) -> Events:
         why_not = ""
         if resume:
             try:
-                async with aclosing(self._resumed(job_id, Position(resume), begin, progress)) as events:
+                async with aclosing(self._resumed(subject, Position(resume), begin, progress)) as events:
                     async for told in events:
                         yield told
                 return
             except _CannotResume as refusal:
                 why_not = str(refusal)
-        async with aclosing(self._from_snapshot(job_id, begin, progress, why_not)) as events:
+        async with aclosing(self._from_snapshot(subject, begin, progress, why_not)) as events:
             async for told in events:
                 yield told
 
     # -------------------------------------------------------------------------------- from a snapshot
 
     async def _from_snapshot(
-        self, job_id: JobId | None, begin: Begin, progress: Progress, why_not: str
+        self, subject: Subject, begin: Begin, progress: Progress, why_not: str
     ) -> Events:
+        is_sure = False
         for _ in range(LOOKS_MAX):
             await self._hub.caught_up()
-            with self._hub.join(job_id) as inbox:
+            with subject.join() as inbox:
                 # Nothing is awaited in between, so that place, snapshot and inbox belong together.
-                position, snapshot = self._hub.position, self._snapshot(job_id)
+                position, snapshot = self._hub.position, subject.snapshot()
                 if snapshot is not None:
-                    await begin(Beginning(position, is_resumed=False, why_not=why_not))
-                    for job in snapshot:
-                        yield Told(_NOWHERE, snapshot_of(job), is_end=False)
-                    progress.position = position
-                    yield Told(position, _SNAPSHOT_END, is_end=False)
-                    async with aclosing(self._live(inbox, position, progress)) as events:
-                        async for told in events:
-                            yield told
+                    async with subject.attended():
+                        await begin(Beginning(position, is_resumed=False, why_not=why_not))
+                        for part in snapshot:
+                            yield Told(NOWHERE, subject.message_of(part), is_end=False)
+                        progress.position = position
+                        yield Told(position, subject.marker, is_end=False)
+                        async with aclosing(self._live(inbox, position, progress)) as events:
+                            async for told in events:
+                                yield told
                     return
-            if job_id is None:
-                raise AssertionError("all jobs can always be told")
-            summary = await self._threads.run(self._jobs.find, job_id)
-            if summary.job.state.is_final:
+            over = await subject.look_up(position, is_sure=is_sure)
+            if over is not None:
                 await begin(Beginning(position, is_resumed=False, why_not=why_not))
-                for told in _finished(summary, position):
+                for told in over:
                     progress.position = told.position
                     yield told
                 return
             # Made through another gateway a moment ago: this one will know it in another.
             self._hub.wrote(await self._threads.run(self._log.end))
-        raise StoreUnavailable(f"job {job_id} is there, and its change log does not say so")
-
-    def _snapshot(self, job_id: JobId | None) -> Sequence[bytes] | None:
-        """The jobs that an observer hears of first; None if the one is not alive as far as is known here.
-
-        All observers share them, so that each of very many that join at once costs a list alone.
-        """
-        if job_id is None:
-            return [active_job(entry) for entry in self._hub.catalog.live()]
-        entry = self._hub.catalog.get(job_id)
-        return None if entry is None else [active_job(entry)]
+            is_sure = True
+        raise StoreUnavailable(f"{subject.name} is there, and its change log does not say so")
 
     # -------------------------------------------------------------------------------- resumed
 
-    async def _resumed(
-        self, job_id: JobId | None, resume: Position, begin: Begin, progress: Progress
-    ) -> Events:
+    async def _resumed(self, subject: Subject, resume: Position, begin: Begin, progress: Progress) -> Events:
         await self._hub.caught_up()
-        with self._hub.join(job_id) as inbox:
-            here = self._hub.position
-            is_live = job_id is None or self._hub.catalog.get(job_id) is not None
+        with subject.join() as inbox:
+            here, is_there = self._hub.position, subject.is_there
             try:
                 entries = await self._read(resume)
+                if not is_there and not await self._is_end_told(subject, entries, here):
+                    raise _CannotResume(f"{subject.name} is over")
             except PositionLost as error:
                 raise _CannotResume(str(error)) from error
-            if not is_live and not any(_ends(entry, job_id) for _, entry in entries):
-                raise _CannotResume(f"job {job_id} is over")
-            await begin(Beginning(resume, is_resumed=True))
-            progress.position = resume
-            yield Told(resume, _SNAPSHOT_END, is_end=False)
-            replay, last = Replay(WireLooks(), job_id), resume
-            while entries and is_before(last, here):
-                for position, entry in entries:
-                    last = position
-                    news = replay.hear(entry) if not is_before(here, position) else None
-                    if news is not None:
-                        told = Told(position, message_of(news), isinstance(entry, JobEnded))
-                        progress.position = position
+            async with subject.attended():
+                await begin(Beginning(resume, is_resumed=True))
+                progress.position = resume
+                yield Told(resume, subject.marker, is_end=False)
+                replay, last = subject.replay(), resume
+                while entries and is_before(last, here):
+                    for position, entry in entries:
+                        last = position
+                        told = replay(position, entry) if not is_before(here, position) else None
+                        if told is not None:
+                            progress.position = position
+                            yield told
+                            if told.is_end and inbox.id is not None:
+                                return
+                    entries = await self._read(last)
+                async with aclosing(self._live(inbox, max(here, resume, key=place_of), progress)) as events:
+                    async for told in events:
                         yield told
-                        if told.is_end and job_id is not None:
-                            return
-                entries = await self._read(last)
-            async with aclosing(self._live(inbox, max(here, resume, key=place_of), progress)) as events:
-                async for told in events:
-                    yield told
+
+    async def _is_end_told(
+        self, subject: Subject, entries: Sequence[tuple[Position, LogEntry]], here: Position
+    ) -> bool:
+        """Whether what follows tells of the end of the one that is not there any more."""
+        while entries:
+            if any(subject.is_ended_by(entry) for _, entry in entries):
+                return True
+            last = entries[-1][0]
+            entries = await self._read(last) if is_before(last, here) else ()
+        return False
 
     async def _read(self, after: Position) -> Sequence[tuple[Position, LogEntry]]:
         return await self._threads.run(self._log.read, after, REPLAY_CHUNK, _NO_WAIT)
@@ -177,22 +185,9 @@ class Streams:
                 if is_news:
                     progress.position = told.position
                     yield told
-                    if told.is_end and inbox.job_id is not None:
+                    if told.is_end and inbox.id is not None:
                         return
         finally:
             if inbox.is_told:
                 # What happened meanwhile did not concern this stream.
                 progress.position = max(self._hub.position, after, key=place_of)
-
-
-def _finished(summary: JobSummary, position: Position) -> Sequence[Told]:
-    """What is told of a job that is over (A14)."""
-    return (
-        Told(_NOWHERE, snapshot_to_pb(summary).SerializeToString(), is_end=False),
-        Told(position, _SNAPSHOT_END, is_end=False),
-        Told(position, notification_to_pb(JobEnded(summary.job)).SerializeToString(), is_end=True),
-    )
-
-
-def _ends(entry: LogEntry, job_id: JobId | None) -> bool:
-    return isinstance(entry, JobEnded) and entry.job.id == job_id

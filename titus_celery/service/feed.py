@@ -1,6 +1,6 @@
-"""One reader of the change log, and the jobs as they stand, for who keeps them in mind.
+"""One reader of the change log, and jobs and clusters as they stand, for who keeps them in mind.
 
-The log is followed from before the first job is read (docs/semantics.md B5), so nothing falls in between.
+The log is followed from before the first of them is read (docs/semantics.md B5), so nothing falls in between.
 When it cannot be followed any more, whoever listens is told so: a gap is never silent (P6). The entries of
 the log name each other, so after an outage it is followed on if nothing of it is missing; only if something
 is, all is read anew.
@@ -15,11 +15,12 @@ from datetime import timedelta
 from typing import Final, Protocol
 
 from titus_celery.core.catalog import ENDED_TASKS_MAX
+from titus_celery.core.cluster import Cluster
 from titus_celery.core.decision import LogEntry
 from titus_celery.core.model import Job, JobSummary
 from titus_celery.core.shelf import Order
 from titus_celery.errors import PositionLost, TitusError, Unavailable
-from titus_celery.ports import ChangeLog, Position, Snapshots
+from titus_celery.ports import ChangeLog, Clusters, Position, Snapshots
 
 __all__ = ["Feed", "Sink"]
 
@@ -27,7 +28,8 @@ __all__ = ["Feed", "Sink"]
 BLOCK: Final = timedelta(seconds=1)
 #: Entries read at once: who learns of them is busy for some 5 ms then, and calls to a gateway wait so long.
 BATCH_MAX: Final = 100
-#: Live jobs, and jobs that are over, read at once: some ten milliseconds each.
+#: Clusters, live jobs, and jobs that are over, read at once: some ten milliseconds each.
+CLUSTER_CHUNK: Final = 200
 LIVE_CHUNK: Final = 100
 OVER_CHUNK: Final = 200
 #: Between tries to follow the log again: soon enough to go unnoticed, slow enough not to press a
@@ -44,6 +46,9 @@ class Sink(Protocol):
     def begin(self) -> None:
         """Everything is read anew: forget what you know."""
 
+    def load_clusters(self, clusters: Sequence[Cluster]) -> None:
+        """Clusters as they stand; they may be told of again by what is heard."""
+
     def load(self, summaries: Sequence[JobSummary]) -> None:
         """Live jobs as they stand; they may be told of again by what is heard."""
 
@@ -51,7 +56,7 @@ class Sink(Protocol):
         """What was committed, in order."""
 
     def ready(self, position: Position) -> None:
-        """All live jobs are known as they are at this place of the log, and what follows will be heard."""
+        """All that lives is known as it is at this place of the log, and what follows will be heard."""
 
     def load_over(self, jobs: Sequence[Job]) -> None:
         """Jobs that are over."""
@@ -70,12 +75,14 @@ class Feed:
         self,
         log: ChangeLog,
         snapshots: Snapshots,
+        clusters: Clusters,
         *,
         block: timedelta = BLOCK,
         retry_after: timedelta = RETRY_AFTER,
     ) -> None:
         self._log = log
         self._snapshots = snapshots
+        self._clusters = clusters
         self._block = block
         self._retry_after = retry_after
         #: What the reader said last of why it cannot follow; it says it once.
@@ -116,12 +123,18 @@ class Feed:
         sink.fail(Unavailable("this gateway", "it is being stopped; connect again"))
 
     def _load(self, sink: Sink) -> Position:
-        """Read all live jobs; where the log was before that."""
+        """Read all clusters and live jobs; where the log was before that."""
         position = self._log.end()
         if self._rest is not None:
             self._rest.end()
         sink.begin()
         after: Order | None = None
+        while not self._stop.is_set():
+            clusters, after = self._clusters.page(after, CLUSTER_CHUNK)
+            if after is None:
+                break
+            sink.load_clusters(clusters)
+        after = None
         while not self._stop.is_set():
             summaries, after = self._snapshots.live(after, LIVE_CHUNK, ENDED_TASKS_MAX)
             if after is None:
