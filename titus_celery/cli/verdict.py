@@ -2,7 +2,8 @@
 
 | code | means |
 |---|---|
-| the container's own | of the last run of each slot, the first that is not 0, by slot |
+| the container's own | of the last run of each slot, the first that is not 0, by stage and slot |
+| 0 | also: a Mantis job that ended as it was meant to, however its tasks did |
 | 124 | it ran into its runtime limit |
 | 125 | no container of that slot ran to an exit, or it was ended from outside and exited with 0 |
 | 128+n | signal n ended it |
@@ -14,12 +15,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from titus_celery.core.reasons import Code
 from titus_celery.grpc.proto import titus_celery_v1_pb2 as v1
 
 __all__ = ["Verdict", "of_end", "of_slots"]
+
+#: How slots are told apart, in their order.
+Slot = TypeVar("Slot", int, tuple[int, int])
 
 LIMIT_REACHED: Final = 124
 NOT_RUN: Final = 125
@@ -53,6 +57,6 @@ def of_end(end: v1.End | None, memory: str) -> Verdict:
     return Verdict(NOT_RUN, reason)
 
 
-def of_slots(verdicts: Mapping[int, Verdict]) -> tuple[int, Verdict] | None:
+def of_slots(verdicts: Mapping[Slot, Verdict]) -> tuple[Slot, Verdict] | None:
     """The first slot that did not end well, and its verdict; None if all of them did."""
     return next(((slot, verdicts[slot]) for slot in sorted(verdicts) if verdicts[slot].code), None)
