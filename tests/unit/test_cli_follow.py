@@ -288,9 +288,9 @@ def resized(desired: int) -> pb.JobChangeNotification:
 
 def test_a_service_tells_how_many_of_it_run() -> None:
     follower = Follower("j")
-    assert not follower.is_lasting
+    assert not follower.is_service
     assert lines(follower.heard(first_seen(service(2, task(0, "RUNNING")))))[-1] == "1/2 running"
-    assert follower.is_lasting
+    assert follower.is_service
     assert lines(follower.heard(update(1, "QUEUED"))) == ["task 1 queued"]
     assert lines(follower.heard(update(1, "RUNNING")))[-1] == "2/2 running"
     assert lines(follower.heard(resized(1))) == ["2/1 running"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from google.protobuf.json_format import MessageToJson, ParseDict
@@ -77,6 +78,13 @@ def test_the_full_form_is_what_the_api_prints() -> None:
     assert read(json.dumps(FULL)) == wanted
 
 
+def test_the_example_has_a_schedule_and_a_job() -> None:
+    file = Path(__file__).parents[2] / "examples" / "nightly.yaml"
+    made = read(file.read_text())
+    assert (made.mantis.cronSpec, made.mantis.enabled) == ("0 0 2 * * ?", True)
+    assert made.jobDescriptor.mantis.stages[0].retryPolicy.exponentialBackOff.retries == 2
+
+
 def test_the_short_form_is_enabled_unless_it_says_otherwise_and_the_full_form_is_not() -> None:
     short = "name: a\nmax: 2\n"
     assert read(short).mantis.enabled
@@ -145,7 +153,10 @@ def test_a_job_keeps_the_name_that_it_has() -> None:
         ("name: a\ncron: 0 2 * * 1\nmax: 2\njob: {image: b}", "file:3: with `cron` one job runs at a time"),
         ("name: a\ncron: 0 2 * * 1\nmin: 1\njob: {image: b}", "file:3: with `cron` one job runs at a time"),
         ("name: a\ncron: 0 2 * * 1\ncronPolicy: x\njob: {image: b}", "file:3: cronPolicy must be one of"),
-        ("name: a\ncron: 0 2 * * 1\ncatchUp: all\njob: {image: b}", "file:3: catchUp must be one of none, once"),
+        (
+            "name: a\ncron: 0 2 * * 1\ncatchUp: all\njob: {image: b}",
+            "file:3: catchUp must be one of none, once",
+        ),
         ("name: a\njob: {image: b}\nstages: [{image: c}]", "file:3: `job` and `stages` are two ways"),
         ("name: a\nmax: 1\njob:\n  image: b\n  type: service", "file:4: the job is of type service"),
         ("name: a\ntype: batch\njob:\n  stages: [{image: b}]", "file:4: the job is of type mantis"),

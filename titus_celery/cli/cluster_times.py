@@ -13,6 +13,7 @@ from titus_celery.cli.options import as_json, connect, count, epilog, given, wit
 
 if TYPE_CHECKING:
     from titus_celery.grpc.proto import titus_celery_v1_pb2 as v1
+    from titus_celery.grpc.proto import titus_job_api_pb2 as pb
 
 __all__ = ["FIRING_HEADINGS", "firing_rows", "history", "next", "time_rows"]
 
@@ -39,12 +40,7 @@ def next(cluster: str, number: int, form: str, server: str, owner: str) -> None:
         pages.print_json(coming)
         return
     if not coming.times:
-        has_schedule = bool(found.descriptor.mantis.cronSpec)
-        console.note(
-            f"no times are to come: the cluster is {'disabled' if has_schedule else 'without a schedule'}"
-            if not (has_schedule and found.descriptor.mantis.enabled)
-            else "no times are to come: its schedule is over"
-        )
+        console.note(f"no times are to come: {_why_none(found.descriptor.mantis)}")
         return
     console.table(("HERE", f"IN {coming.time_zone}"), time_rows(coming))
 
@@ -74,6 +70,12 @@ def history(cluster: str, number: int, form: str, server: str, owner: str) -> No
     console.table(FIRING_HEADINGS, firing_rows(found.items))
     if len(found.items) < (total := found.pagination.totalItems):
         console.note(f"these are the newest {len(found.items)} of {total} entries; -n has more of them")
+
+
+def _why_none(rules: pb.MantisClusterSpec) -> str:
+    if not rules.cronSpec:
+        return "the cluster has no schedule"
+    return "its schedule is over" if rules.enabled else "the cluster is disabled"
 
 
 def time_rows(coming: v1.ComingTimesReply) -> list[tuple[str, str]]:

@@ -133,20 +133,20 @@ _BOUNDS: Final[_Options] = (
     click.option("--min", "least", callback=count, metavar="N", help="Of a service: the fewest tasks."),
     click.option("--max", "most", callback=count, metavar="N", help="Of a service: the most tasks."),
 )
-_RUNS: Final[_Options] = (
-    click.option(
-        "--retries",
-        callback=count,
-        metavar="N",
-        help="Retries of each task.  [default: 0; of a service: without end; of a Mantis job: 100]",
-    ),
-    click.option(
-        "--timeout",
-        callback=_checked,
-        metavar="SPAN",
-        help="Longest run of a task, such as 10m; of a Mantis job its longest life.",
-    ),
-)
+
+
+def _runs(retries: str, timeout: str) -> _Options:
+    """How often and how long, with what there is to say about them."""
+    return (
+        click.option(
+            "--retries", callback=count, metavar="N", help=f"Retries of each task.  [default: {retries}]"
+        ),
+        click.option("--timeout", callback=_checked, metavar="SPAN", help=timeout),
+    )
+
+
+_RUNS: Final = _runs("0; of a service: without end", "Longest run of a task, such as 10m.")
+_RUNS_OF_STAGES: Final = _runs("100", "Longest life of each job, such as 10m.")
 _NAME: Final[_Options] = (
     click.option("--name", "app_name", metavar="APP", default="", help="A name for the job."),
 )
@@ -160,7 +160,7 @@ def describing(function: F) -> F:
 def describing_staged(function: F) -> F:
     """Add those that describe a Mantis job of one stage; the command gets the fields of Wanted that have no
     default."""
-    return _with(function, (*_CONTAINER, *_COUNT, *_RUNS))
+    return _with(function, (*_CONTAINER, *_COUNT, *_RUNS_OF_STAGES))
 
 
 def _with(function: F, options: _Options) -> F:
@@ -226,9 +226,9 @@ class Wanted:
         else:
             job.batch.CopyFrom(self._batch(CONTAINER_ID))
         if self.is_service and self.retries is not None:
-            grant(job.service.retryPolicy, self.retries, is_lasting=True)
+            grant(job.service.retryPolicy, self.retries, spaced=True)
         elif self.retries:
-            grant(job.batch.retryPolicy, self.retries, is_lasting=False)
+            grant(job.batch.retryPolicy, self.retries, spaced=False)
         return job
 
     def staged(self, image: str, command: Sequence[str]) -> pb.JobDescriptor:
@@ -249,7 +249,7 @@ class Wanted:
         stage = add_stage(job, self._container(image, command))
         stage.instances.CopyFrom(self._numbers())
         if self.retries is not None:
-            grant(stage.retryPolicy, self.retries, is_lasting=True)
+            grant(stage.retryPolicy, self.retries, spaced=True)
         return job
 
     def _numbers(self) -> pb.TaskInstances:

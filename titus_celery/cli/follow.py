@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from titus_celery.cli.lines import Lines
-from titus_celery.cli.specs import container_of, is_lasting, parts_of, stage_of, wanted
+from titus_celery.cli.specs import container_of, is_scalable, is_service, parts_of, stage_of, wanted
 from titus_celery.cli.verdict import Verdict, of_end, of_slots
 from titus_celery.core.reasons import Code
 from titus_celery.core.resources import MEMORY
@@ -99,11 +99,12 @@ class Summary:
 class Follower:
     """What is known of one job, and what that means for who follows it."""
 
-    def __init__(self, job_id: str, *, with_output: bool = True, is_lasting: bool = False) -> None:
+    def __init__(self, job_id: str, *, with_output: bool = True, is_service: bool = False) -> None:
         self._job_id = job_id
         self._with_output = with_output
         #: Whether it has no end of its own, so that its slots may come and go.
-        self.is_lasting = is_lasting
+        self.is_service = is_service
+        self._is_scalable = is_service
         self._is_staged = False
         self._has_ended_well = False
         self._slots: dict[_Slot, dict[int, _Run]] = {}
@@ -124,7 +125,7 @@ class Follower:
         """The exit code that the job means, and why if the code alone does not tell; asked at the end."""
         if self._is_staged and self._has_ended_well:
             return Verdict(0)
-        slots = self._all_slots() or ([] if self.is_lasting else [(0, 0)])
+        slots = self._all_slots() or ([] if self.is_service else [(0, 0)])
         bad = of_slots({slot: self._verdict_of(slot) for slot in slots})
         if bad is None:
             return Verdict(0)
@@ -198,7 +199,8 @@ class Follower:
         return [said, *self._reads(run.slot)]
 
     def _describe(self, descriptor: pb.JobDescriptor) -> None:
-        self.is_lasting = is_lasting(descriptor)
+        self.is_service = is_service(descriptor)
+        self._is_scalable = is_scalable(descriptor)
         self._is_staged = descriptor.HasField("mantis")
         self._desired = wanted(descriptor)
         containers = (container_of(descriptor, part) for part in parts_of(descriptor))
@@ -276,17 +278,20 @@ class Follower:
 
     @property
     def _is_several(self) -> bool:
-        """Whether tasks are told apart; those of what may be made larger at any time always are."""
-        return self.is_lasting or self._desired > 1
+        """Whether tasks are told apart; a service's are, as it may be made larger at any time."""
+        return self.is_service or self._desired > 1
 
     def _all_slots(self) -> Sequence[_Slot]:
-        """Every slot. Of a lasting job those that were heard of, since numbers of slots do not return."""
-        return sorted(self._slots) if self.is_lasting else [(0, slot) for slot in range(self._desired)]
+        """Every slot. Where they come and go, those that were heard of, since their numbers do not return."""
+        return sorted(self._slots) if self._is_scalable else [(0, slot) for slot in range(self._desired)]
 
     def _progress_text(self) -> str:
-        if self.is_lasting:
-            running = sum(runs[max(runs)].state is State.RUNNING for runs in self._slots.values())
-            return f"{running}/{self._desired} running"
+        if self._is_scalable:
+            last = [runs[max(runs)].state for runs in self._slots.values()]
+            running, done = last.count(State.RUNNING), last.count(State.FINISHED)
+            # A service's task that ended well is started again.
+            ended = f", {done} done" if done and not self.is_service else ""
+            return f"{running}/{self._desired} running{ended}"
         done = failed = retrying = 0
         for slot in self._all_slots():
             run = self._current(slot)

@@ -69,10 +69,9 @@ def run(
 
     A job is tried again as often as --retries says if it fails, and then it is over (docker's
     --restart=on-failure:N). With --service it never is by itself (docker's --restart=always), so its id
-    is printed and it is left to itself, as with -d. So it is with --cluster of Mantis jobs: it becomes one
-    of a single stage.
+    is printed and it is left to itself, as with -d. With --cluster of Mantis jobs it becomes one of a single
+    stage.
     """
-    from titus_celery.cli import specs, words
     from titus_celery.cli.follow import Follower
     from titus_celery.cli.watch import watch
 
@@ -80,12 +79,11 @@ def run(
     tell = console.silent if quiet else console.note
     with connect(server, owner) as client:
         job = _job(client, cluster, wanted, image, command)
-        is_lasting = specs.is_lasting(job)
         job_id = client.submit(job, key, on_wait=once_told(tell))
-        if is_lasting or detach:
+        if wanted.is_service or detach:
             click.echo(job_id)
-            if is_lasting:
-                tell(f"a {words.kind(job)}, kept running until `titus kill {job_id}`")
+            if wanted.is_service:
+                tell(f"a service, kept running until `titus kill {job_id}`")
             return
         tell(f"job {job_id}")
         ctx.exit(watch(client, job_id, Follower(job_id), note=tell))
@@ -101,8 +99,9 @@ def _job(
         return wanted.descriptor(image, command)
     found = look_up_cluster(client, cluster)
     if found.descriptor.HasField("mantis"):
-        named = replace(wanted, app_name=wanted.app_name or found.descriptor.name)
-        job = named.staged(image, command)
+        name = wanted.app_name or found.descriptor.name
+        # As of any other job here, what fails is over unless more is asked for.
+        job = replace(wanted, app_name=name, retries=wanted.retries or 0).staged(image, command)
     else:
         job = wanted.descriptor(image, command)
     job.jobClusterId = found.id

@@ -54,9 +54,9 @@ def put(values: Mapping[str, Node], file: str, kind: str) -> pb.JobDescriptor:
     return made
 
 
-def grant(policy: pb.RetryPolicy, retries: int, *, is_lasting: bool) -> None:
-    """Grant so many retries: at once, or some seconds apart for what is kept running."""
-    if not is_lasting:
+def grant(policy: pb.RetryPolicy, retries: int, *, spaced: bool) -> None:
+    """Grant so many retries: at once, or some seconds apart as for what is to be kept running."""
+    if not spaced:
         policy.immediate.retries = retries
         return
     backed_off = policy.exponentialBackOff
@@ -206,7 +206,7 @@ _RETRIES: Final[Mapping[str, tuple[str, Mapping[str, str]]]] = {
 def _retries(made: pb.JobDescriptor, node: Node, file: str, name: str) -> None:
     if not isinstance(node, MappingNode):
         policy = _spec_of(made).retryPolicy
-        grant(policy, nodes.whole(node, file, name), is_lasting=_is_service(made))
+        grant(policy, nodes.whole(node, file, name), spaced=_is_service(made))
         return
     kinds = nodes.known(nodes.entries(node, file, name), _RETRIES, file, name)
     if len(kinds) != 1:

@@ -34,7 +34,7 @@ _EPILOG: Final = epilog(
 @click.command(epilog=_EPILOG)
 @click.argument("id", callback=given)
 @click.option(
-    "--all", "-a", "is_all", is_flag=True, help="Also runs that were replaced, of a job that is kept running."
+    "--all", "-a", "is_all", is_flag=True, help="Of a service or Mantis job, also runs that were replaced."
 )
 @as_json
 @with_owner
@@ -67,7 +67,7 @@ def show(id: str, is_all: bool, form: str, server: str, owner: str) -> None:
 
 def _print_job(job: pb.Job, is_all: bool) -> None:
     from titus_celery.cli import pages
-    from titus_celery.cli.specs import is_lasting
+    from titus_celery.cli.specs import is_scalable
 
     tasks = sorted(job.tasks, key=lambda task: (_slot(task), _attempt(task)))
     latest = _latest(tasks)
@@ -75,7 +75,7 @@ def _print_job(job: pb.Job, is_all: bool) -> None:
     _print_history(job.stateChanges)
     _print_stages(job, latest)
     click.echo()
-    shown = latest if is_lasting(job.jobDescriptor) and not is_all else tasks
+    shown = latest if is_scalable(job.jobDescriptor) and not is_all else tasks
     _print_tasks(shown)
     if len(shown) < len(tasks):
         console.note(f"{len(tasks) - len(shown)} earlier runs are not listed; --all lists them")
@@ -89,7 +89,7 @@ def _latest(tasks: Sequence[pb.Task]) -> Sequence[pb.Task]:
 
 def _facts(job: pb.Job, latest: Sequence[pb.Task]) -> Mapping[str, str]:
     from titus_celery.cli import pages, words
-    from titus_celery.cli.specs import container_of, is_lasting, parts_of, wanted
+    from titus_celery.cli.specs import container_of, is_scalable, parts_of, wanted
     from titus_celery.core.cluster import BUILT_IN
 
     descriptor = job.jobDescriptor
@@ -107,7 +107,7 @@ def _facts(job: pb.Job, latest: Sequence[pb.Task]) -> Mapping[str, str]:
         facts |= _running(latest, wanted(descriptor)) | words.mantis(descriptor.mantis)
         return facts | words.labels(descriptor.labels)
     [part] = parts_of(descriptor)
-    if is_lasting(descriptor):
+    if is_scalable(descriptor):
         facts |= _running(latest, part.instances.desired) | _bounds(part)
     else:
         facts["tasks"] = str(part.instances.desired)

@@ -10,13 +10,18 @@ from collections.abc import Mapping, Sequence
 
 from titus_celery.grpc.proto import titus_job_api_pb2 as pb
 
-__all__ = ["Part", "container_of", "is_lasting", "parts_of", "stage_of", "wanted"]
+__all__ = ["Part", "container_of", "is_scalable", "is_service", "parts_of", "stage_of", "wanted"]
 
 Part = pb.BatchJobSpec | pb.ServiceJobSpec | pb.MantisStage
 
 
-def is_lasting(descriptor: pb.JobDescriptor) -> bool:
-    """Whether its tasks are kept running, so that it has no end of its own: a service or a Mantis job."""
+def is_service(descriptor: pb.JobDescriptor) -> bool:
+    """Whether it is a service, which does not end by itself."""
+    return descriptor.HasField("service")
+
+
+def is_scalable(descriptor: pb.JobDescriptor) -> bool:
+    """Whether its slots come and go with the number of tasks that are wanted: a service or a Mantis job."""
     return descriptor.HasField("service") or descriptor.HasField("mantis")
 
 
@@ -24,7 +29,7 @@ def parts_of(descriptor: pb.JobDescriptor) -> Sequence[Part]:
     """Its parts; those of a Mantis job are its stages in their order."""
     if descriptor.HasField("mantis"):
         return descriptor.mantis.stages
-    return [descriptor.service if descriptor.HasField("service") else descriptor.batch]
+    return [descriptor.service if is_service(descriptor) else descriptor.batch]
 
 
 def wanted(descriptor: pb.JobDescriptor) -> int:

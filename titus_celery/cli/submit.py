@@ -84,7 +84,7 @@ def submit(
       jobGroupInfo: {stack: prod, detail: eu, sequence: "001"}
 
     \b
-    A Mantis job has stages, which run side by side until it is ended:
+    A Mantis job has stages, which run side by side, each task until it exits with 0:
 
     \b
       name: pipeline
@@ -96,11 +96,11 @@ def submit(
     Nothing is submitted if one document is wrong. If the server refuses one, those before it stay
     submitted, and it is said which, and how to go on. --wait and --follow go through several jobs one
     after another, so of output that the server keeps only for a while (after the end of a task) some may
-    be gone. Ctrl-C ends the job that is being followed; a service or Mantis job it leaves running.
+    be gone. Ctrl-C ends the job that is being followed; a service it leaves running.
     """
     from titus_celery.adapters.system import SystemIds
     from titus_celery.cli.cluster_lookup import look_up_cluster
-    from titus_celery.cli.specs import is_lasting
+    from titus_celery.cli.specs import is_service
 
     descriptors = _read(file)
     tell = console.silent if quiet else console.note
@@ -111,7 +111,7 @@ def submit(
     if not (wait or follow):
         return
     ends = (
-        _watched(id, is_lasting(each), follow, quiet, server, owner)
+        _watched(id, is_service(each), follow, quiet, server, owner)
         for id, each in zip(ids, descriptors, strict=True)
     )
     ctx.exit(next(filter(None, list(ends)), 0))
@@ -171,11 +171,11 @@ def _read(file: BinaryIO) -> list[pb.JobDescriptor]:
     return jobfile.read(*jobfile.content_of(file))
 
 
-def _watched(job_id: str, is_lasting: bool, follow: bool, quiet: bool, server: str, owner: str) -> int:
+def _watched(job_id: str, is_service: bool, follow: bool, quiet: bool, server: str, owner: str) -> int:
     from titus_celery.cli.follow import Follower
     from titus_celery.cli.watch import watch
 
     tell = console.silent if quiet else console.note
     with connect(server, owner) as client:
-        follower = Follower(job_id, with_output=follow, is_lasting=is_lasting)
+        follower = Follower(job_id, with_output=follow, is_service=is_service)
         return watch(client, job_id, follower, note=tell)

@@ -43,7 +43,7 @@ def watch(
     """Follow the job to its end; the exit code.
 
     Ctrl-C asks the server to end the job, and it is followed on; the second one leaves it alone. A service
-    or a Mantis job was not begun to end with a terminal: the first one leaves it.
+    was not begun to end with a terminal: the first one leaves it.
     CallFailed when the server stays away.
     """
     watcher = _Watcher(client, job_id, follower, note)
@@ -153,7 +153,7 @@ class _Watcher:
             self._events.put(partial(_raise, error))
 
     def _interrupted(self) -> Iterable[Step]:
-        self._interrupts += 2 if self._follower.is_lasting else 1
+        self._interrupts += 2 if self._follower.is_service else 1
         if self._interrupts == 1:
             self._note(f"asking the server to end job {self._job_id}; Ctrl-C again leaves it to itself")
             self._pool.submit(self._kill)
