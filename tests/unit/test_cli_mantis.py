@@ -190,6 +190,7 @@ def test_a_mantis_job_is_shown_with_its_stages(server: Server) -> None:
     ):
         assert f"{line}\n" in f"{facts}\n"
     assert first.startswith("stage     0\ntasks     1 running of 1 wanted\nrestarts  0\n")
+    assert "retries   100, the first after 0 s, others after 5, 10, 20 s\n" in first
     assert "command   work-0" in first
     assert "tasks     1 running of 2 wanted" in second
     assert "bounds    min 0, max 5" in second
@@ -268,19 +269,28 @@ def test_tasks_that_ended_well_are_done() -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "verdict"),
-    [(pb.FINISHED, Verdict(0)), (pb.FAILED, Verdict(7, ""))],
-    ids=["as it was meant to", "otherwise"],
+    ("state", "reason", "verdict"),
+    [
+        (pb.FINISHED, "normal: SLA enforcement", Verdict(0, "the job finished: normal: SLA enforcement")),
+        (
+            pb.FINISHED,
+            "runtimeLimitExceeded: runtime limit reached",
+            Verdict(124, "it ran into its runtime limit"),
+        ),
+        (pb.FAILED, "failed: too many worker resubmits", Verdict(7)),
+    ],
 )
-def test_a_mantis_job_that_ended_as_it_was_meant_to_ended_well(
-    state: pb.State.ValueType, verdict: Verdict
+def test_a_mantis_job_that_was_ended_as_it_should_ended_well(
+    state: pb.State.ValueType, reason: str, verdict: Verdict
 ) -> None:
     follower = Follower("j")
     tasks = run(0, 0, 1, pb.RUNNING), run(1, 0, 1, pb.RUNNING)
     follower.heard(seen(staged(*tasks)))
     follower.tailed(tasks[0].id, ended(0, "normal"))
     follower.tailed(tasks[1].id, ended(7))
-    follower.settled(staged(run(0, 0, 1, pb.FINISHED), run(1, 0, 1, pb.FAILED), state=state))
+    over = staged(run(0, 0, 1, pb.FINISHED), run(1, 0, 1, pb.FAILED), state=state)
+    over.jobState.reason = reason
+    follower.settled(over)
     assert follower.is_over
     assert follower.verdict == verdict
 

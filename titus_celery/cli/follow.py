@@ -13,7 +13,7 @@ from typing import Final
 
 from titus_celery.cli.lines import Lines
 from titus_celery.cli.specs import container_of, is_scalable, is_service, parts_of, stage_of, wanted
-from titus_celery.cli.verdict import Verdict, of_end, of_slots
+from titus_celery.cli.verdict import Verdict, of_end, of_mantis, of_slots
 from titus_celery.core.reasons import Code
 from titus_celery.core.resources import MEMORY
 from titus_celery.core.states import State
@@ -106,7 +106,7 @@ class Follower:
         self.is_service = is_service
         self._is_scalable = is_service
         self._is_staged = False
-        self._has_ended_well = False
+        self._outcome = pb.JobState()
         self._slots: dict[_Slot, dict[int, _Run]] = {}
         self._by_id: dict[str, _Run] = {}
         self._desired = 0
@@ -123,12 +123,12 @@ class Follower:
     @property
     def verdict(self) -> Verdict:
         """The exit code that the job means, and why if the code alone does not tell; asked at the end."""
-        if self._is_staged and self._has_ended_well:
-            return Verdict(0)
         slots = self._all_slots() or ([] if self.is_service else [(0, 0)])
         bad = of_slots({slot: self._verdict_of(slot) for slot in slots})
         if bad is None:
             return Verdict(0)
+        if self._is_staged and self._outcome.state == pb.FINISHED:
+            return of_mantis(self._outcome.reason)
         slot, verdict = bad
         return Verdict(verdict.code, f"task {self._mark(slot)}: {verdict.why}" if verdict.why else "")
 
@@ -167,7 +167,7 @@ class Follower:
     def settled(self, job: pb.Job) -> list[Step]:
         """What the finished job says about runs that were missed while the server was away."""
         self._is_settled = True
-        self._has_ended_well = job.jobState.state == pb.FINISHED
+        self._outcome.CopyFrom(job.jobState)
         self._describe(job.jobDescriptor)
         for task in job.tasks:
             self._update(task)

@@ -10,6 +10,7 @@ from typing import Final
 from titus_celery.cli.specs import Part
 from titus_celery.core.cluster import CATCH_UP, TIME_ZONE
 from titus_celery.core.parameters import VOLUMES
+from titus_celery.core.retry import WORKER_DELAYS, WORKER_RETRIES_MAX
 from titus_celery.grpc.proto import titus_job_api_pb2 as pb
 
 __all__ = ["container", "group", "kind", "labels", "mantis", "owner", "retries", "schedule", "seconds"]
@@ -81,6 +82,9 @@ def retries(of: Part) -> str:
             backed_off = policy.exponentialBackOff
             most = f", at most {_ms(backed_off.maxDelayIntervalMs)}" if backed_off.maxDelayIntervalMs else ""
             return f"{backed_off.retries}, after {_ms(backed_off.initialDelayMs)}, then doubling{most}"
+    if isinstance(of, pb.MantisStage):
+        soonest, *others = (f"{delay.total_seconds():g}" for delay in WORKER_DELAYS)
+        return f"{WORKER_RETRIES_MAX}, the first after {soonest} s, others after {', '.join(others)} s"
     return "without end" if isinstance(of, pb.ServiceJobSpec) else ""
 
 
