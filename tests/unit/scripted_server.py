@@ -100,6 +100,8 @@ class Server(Clusters, v1_grpc.TaskOutputServiceServicer):
         #: The job as its observers see it first, if it is another one.
         self.shown: pb.Job | None = None
         self.queries: list[pb.JobQuery] = []
+        #: Tasks that can be found one by one.
+        self.found_tasks = [task(pb.RUNNING)]
         #: Jobs that are over.
         self.over: list[pb.Job] = []
         self.page_size = 1
@@ -150,14 +152,15 @@ class Server(Clusters, v1_grpc.TaskOutputServiceServicer):
         return found[0]
 
     def FindTask(self, request: pb.TaskId, context: grpc.ServicerContext) -> pb.Task:  # noqa: N802
-        if request.id != TASK:
+        found = [each for each in self.found_tasks if each.id == request.id]
+        if not found:
             context.abort(grpc.StatusCode.NOT_FOUND, f"no task has the id {request.id!r}")
-        return task(pb.RUNNING)
+        return found[0]
 
     def FindTasks(self, request: pb.TaskQuery, context: grpc.ServicerContext) -> pb.TaskQueryResult:  # noqa: N802
         if request.jobId != JOB:
             context.abort(grpc.StatusCode.NOT_FOUND, f"no job has the id {request.jobId!r}")
-        return pb.TaskQueryResult(items=[task(pb.RUNNING)])
+        return pb.TaskQueryResult(items=self.found_tasks)
 
     def FindJobs(self, request: pb.JobQuery, context: grpc.ServicerContext) -> pb.JobQueryResult:  # noqa: N802
         """A page of as many jobs as `page_size` says, whatever was asked for."""

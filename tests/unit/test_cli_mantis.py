@@ -164,6 +164,8 @@ def test_ls_of_a_cluster(server: Server) -> None:
     asked = dict(server.queries[0].fiterlingCriteria)
     assert asked == {"jobClusterId": CLUSTER, "jobType": "mantis"}
     assert "jobDescriptor.mantis.stages.instances" in server.queries[0].fields
+    twice = titus(server, "ls", "--cluster", "nightly", "--filter", "jobClusterId=x")
+    assert (twice.exit_code, len(server.queries)) == (2, 1)
 
 
 # --------------------------------------------------------------------------------- shown, scaled
@@ -202,6 +204,13 @@ def test_a_mantis_job_is_shown_with_its_stages(server: Server) -> None:
         ["1", "1", "1", "RUNNING"],
     ]
     assert "1 earlier runs are not listed" in result.stderr
+
+
+def test_a_task_is_found_by_its_stage_and_slot(server: Server) -> None:
+    server.found_tasks = list(RUNS[1:])
+    assert f"{JOB}-1.0-2\n" in titus(server, "show", f"{JOB}-1.0").stdout
+    assert titus(server, "kill", f"{JOB}-0.0").stdout == f"{JOB}-0.0-1\n"
+    assert "no job or task" in titus(server, "show", f"{JOB}-2.0").stderr
 
 
 def test_a_job_of_a_built_in_cluster_is_shown_without_it(server: Server) -> None:

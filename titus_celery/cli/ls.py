@@ -126,7 +126,7 @@ def ls(
     }
     criteria = {name: value for name, value in given.items() if value} | _label_criteria(labels)
     for name, value in (pair(entry, "--filter") for entry in filters):
-        if name in criteria:
+        if name in criteria or (name == "jobClusterId" and cluster is not None):
             raise click.UsageError(f"{name} is given twice, as --filter and as an option or another --filter")
         criteria[name] = value
     if is_all and "jobState" in criteria:
