@@ -41,10 +41,11 @@ protos: venv ## compile the .proto files
 mutants: venv ## break the rules one by one and see that tests notice (ARGS="--rules", ARGS="--rule A5.unset")
 	@$(BIN)/python scripts/mutants.py $(ARGS)
 
-bench: setup ## measure against Redis, gRPC and Docker alone (some 7 minutes)
+bench: setup ## measure against Redis, gRPC and Docker alone (some 8 minutes)
 	@$(BIN)/python benchmarks/finding_jobs.py
 	@$(BIN)/python benchmarks/telling_observers.py
 	@$(BIN)/python benchmarks/creating_large_jobs.py
+	@$(BIN)/python benchmarks/keeping_schedules.py
 	@$(BIN)/python benchmarks/submit_to_running.py
 
 COMPILE = CUSTOM_COMPILE_COMMAND="make requirements" $(BIN)/pip-compile --quiet --generate-hashes \

@@ -39,7 +39,7 @@ def main() -> int:
         print()
         console.table(
             ("TASK", "RUNS", "HOST", "EXIT", "REASON"),
-            [(str(s.slot), str(s.attempts), s.host, str(s.verdict.code), s.reason) for s in slots],
+            [(s.slot, str(s.attempts), s.host, str(s.verdict.code), s.reason) for s in slots],
         )
         print()
     if code == 0 and [slot.attempts for slot in slots] == RUNS_WANTED:

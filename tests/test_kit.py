@@ -88,7 +88,7 @@ def test_the_client_may_import_no_other_part_of_grpc_than_the_wire_format() -> N
     parts = {
         path.stem for path in (ROOT / "titus_celery" / "grpc").iterdir() if not path.name.startswith("__")
     }
-    assert parts - closed == {"proto", "convert", "convert_descriptor", "ids"}
+    assert parts - closed == {"proto", "convert", "convert_clusters", "convert_descriptor", "ids"}
 
 
 def test_every_script_that_a_make_target_runs_is_there() -> None:

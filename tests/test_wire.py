@@ -160,6 +160,12 @@ V1_MESSAGES: Final = {
     "ObserveJobsRequest": "resume string",
     "JobEvent": "position string, beginning Beginning, notification JobChangeNotification",
     "Beginning": "resumed bool, why_not string",
+    "ComingTimesRequest": "cluster_id string, count uint32",
+    "ComingTimesReply": "times string*, time_zone string",
+    "FindFiringsRequest": "cluster_id string, page Page",
+    "FindFiringsReply": "items Firing*, pagination Pagination",
+    "Firing": "at string, until string, count uint32, outcome Firing.Outcome, why string, job_id string, "
+    "decided_at string",
     "PartialFailure": "failures PartialFailure.Failure*, done string*",
     "PartialFailure.Failure": "id string, code int32, message string",
     "End": "offset uint64, exited bool, exit_code int32, signal int32, reason_code string, reason string",
@@ -305,6 +311,24 @@ def test_observing_with_places_has_streams_of_the_same_names() -> None:
         "beginning",
         "notification",
     ]
+
+
+def test_schedules_of_clusters_are_asked_for_in_a_package_of_our_own() -> None:
+    service = v1.DESCRIPTOR.services_by_name["ClusterService"]
+    assert [
+        (method.name, method.input_type.name, method.output_type.name, method.server_streaming)
+        for method in service.methods
+    ] == [
+        ("ComingTimes", "ComingTimesRequest", "ComingTimesReply", False),
+        ("FindFirings", "FindFiringsRequest", "FindFiringsReply", False),
+    ]
+    outcomes = v1.Firing.DESCRIPTOR.enum_types_by_name["Outcome"]
+    assert {value.name: value.number for value in outcomes.values} == {
+        "OUTCOME_UNSPECIFIED": 0,
+        "FIRED": 1,
+        "SKIPPED": 2,
+        "MISSED": 3,
+    }
 
 
 @pytest.mark.parametrize("file", [pb.DESCRIPTOR, v1.DESCRIPTOR], ids=["job-api", "v1"])

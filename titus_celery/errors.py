@@ -96,7 +96,7 @@ class Unsupported(TitusError):
 
 
 class NotFound(TitusError):
-    """Somebody asked for a job or task that is not on record."""
+    """Somebody asked for a job, task or cluster that is not on record."""
 
     def __init__(self, kind: str, id: str) -> None:
         super().__init__(kind, id)
@@ -104,7 +104,8 @@ class NotFound(TitusError):
         self.id = id
 
     def __str__(self) -> str:
-        return f"no {self.kind} has the id {self.id!r}; `titus ls` lists the jobs that are alive"
+        hint = "" if self.kind == "cluster" else "; `titus ls` lists the jobs that are alive"
+        return f"no {self.kind} has the id {self.id!r}{hint}"
 
 
 class FailedPrecondition(TitusError):
@@ -139,12 +140,13 @@ class Taken(Conflict):
 class AlreadyExists(TitusError):
     """An idempotency key was used before, for something else."""
 
-    def __init__(self, key: str, id: str) -> None:
-        super().__init__(key, id)
-        self.key, self.id = key, id
+    def __init__(self, key: str, id: str, kind: str = "job") -> None:
+        super().__init__(key, id, kind)
+        self.key, self.id, self.kind = key, id, kind
 
     def __str__(self) -> str:
-        return f"the idempotency key {self.key!r} made job {self.id}, and was sent with another job now"
+        made = f"the idempotency key {self.key!r} made {self.kind} {self.id}"
+        return f"{made}, and was sent with another {self.kind} now"
 
 
 class LimitReached(TitusError):
@@ -155,7 +157,7 @@ class LimitReached(TitusError):
         self.what, self.limit = what, limit
 
     def __str__(self) -> str:
-        return f"{self.limit} {self.what} are alive, which is the most that this installation takes"
+        return f"{self.limit} {self.what} are alive, which is the most that may be"
 
 
 class PartialFailure(TitusError):

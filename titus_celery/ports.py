@@ -6,7 +6,6 @@ synchronous: the gateway calls from threads, everything else is threads anyway.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -30,6 +29,7 @@ from titus_celery.core.model import (
     Task,
     TaskId,
 )
+from titus_celery.core.output import Chunk, Gap, Source
 from titus_celery.core.retention import Ended, Freed, Kept
 from titus_celery.core.shelf import Order
 
@@ -248,35 +248,6 @@ class ChangeLog(Protocol):
 
         Raises PositionLost (errors) when the log no longer reaches back to *after*.
         """
-
-
-class Source(enum.IntEnum):
-    """Where a container wrote."""
-
-    STDOUT = 1
-    STDERR = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """Bytes a container wrote, at *offset* in the order of both of its streams together."""
-
-    offset: int
-    source: Source
-    data: bytes
-
-    @property
-    def end(self) -> int:
-        """The offset of the byte after."""
-        return self.offset + len(self.data)
-
-
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """Bytes from *start* up to *end* that are no longer kept."""
-
-    start: int
-    end: int
 
 
 class Outputs(Protocol):

@@ -34,7 +34,11 @@ from titus_celery.core.model import Exit, JobId, TaskId
 from titus_celery.core.states import State
 from titus_celery.grpc.hub import OBSERVER_EVENTS_MAX
 from titus_celery.grpc.proto import titus_job_api_pb2 as pb
-from titus_celery.grpc.proto.titus_celery_v1_pb2_grpc import ObservationServiceStub, TaskOutputServiceStub
+from titus_celery.grpc.proto.titus_celery_v1_pb2_grpc import (
+    ClusterServiceStub,
+    ObservationServiceStub,
+    TaskOutputServiceStub,
+)
 from titus_celery.grpc.proto.titus_job_api_pb2_grpc import JobManagementServiceStub
 from titus_celery.grpc.server import Gateway, build_server
 from titus_celery.ports import Ids, ImageResolver
@@ -112,6 +116,7 @@ class Titus:
         self.channel = grpc.insecure_channel(f"127.0.0.1:{gateway.port}")
         self.jobs = JobManagementServiceStub(self.channel)
         self.outputs = TaskOutputServiceStub(self.channel)
+        self.schedules = ClusterServiceStub(self.channel)
         self.observations = ObservationServiceStub(self.channel)
 
     # ------------------------------------------------------------------------------------- as a client

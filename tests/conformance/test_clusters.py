@@ -1,4 +1,4 @@
-"""What this release does not have yet is refused by name and changes nothing (A11, A12, A15, A16, B1, B5)."""
+"""What this release does not have yet is refused by name and changes nothing (A16, B1, B5)."""
 
 from __future__ import annotations
 
@@ -8,22 +8,10 @@ from typing import Any
 import grpc
 import pytest
 
-from tests.conformance.installation import Titus, batch, service
-from titus_celery.core.cluster import BUILT_IN
-from titus_celery.core.descriptor import JobType
+from tests.conformance.installation import Titus, service
 from titus_celery.grpc.proto import titus_job_api_pb2 as pb
 
-BATCH_CLUSTER = BUILT_IN[JobType.BATCH].id
-MANTIS = pb.JobClusterDescriptor(
-    name="m", mantis=pb.MantisClusterSpec(enabled=True, min=1, max=2, cronSpec="0 0 * * * ?")
-)
-REQUESTS: dict[str, Any] = {
-    "CreateJobCluster": MANTIS,
-    "UpdateJobCluster": pb.JobCluster(id="x", descriptor=MANTIS),
-    "RemoveJobCluster": pb.JobClusterId(id="x"),
-    "FindJobCluster": pb.JobClusterId(id="x"),
-    "UpdateJobClusterStatus": pb.JobClusterStatusUpdate(id="x", enableStatus=False),
-}
+REQUESTS: dict[str, Any] = {}
 
 
 def unsupported(titus: Titus, method: Callable[..., Any], request: Any, *said: str, **metadata: str) -> None:
@@ -40,32 +28,6 @@ def unsupported(titus: Titus, method: Callable[..., Any], request: Any, *said: s
 def test_the_methods_of_clusters_are_refused_by_name(titus: Titus, name: str) -> None:
     titus.create()
     unsupported(titus, getattr(titus.jobs, name), REQUESTS[name], name)
-
-
-def test_a_cluster_is_refused_with_a_key_too(titus: Titus) -> None:
-    unsupported(titus, titus.jobs.CreateJobCluster, MANTIS, x_titus_idempotency_key="k")
-
-
-def test_a_built_in_cluster_can_be_neither_removed_nor_disabled(titus: Titus) -> None:
-    unsupported(titus, titus.jobs.RemoveJobCluster, pb.JobClusterId(id=BATCH_CLUSTER), "RemoveJobCluster")
-    status = pb.JobClusterStatusUpdate(id=BATCH_CLUSTER, enableStatus=False)
-    unsupported(titus, titus.jobs.UpdateJobClusterStatus, status, "UpdateJobClusterStatus")
-    titus.create()
-
-
-def mantis(**sla: Any) -> pb.JobDescriptor:
-    """A Mantis job."""
-    job = batch()
-    job.mantis.name = "m"
-    job.mantis.jobSLA.CopyFrom(pb.MantisJobSLA(**sla))
-    job.mantis.stages.add(containerId="main").instances.desired = 1
-    return job
-
-
-def test_mantis_jobs_are_refused_by_name_whatever_their_agreement(titus: Titus) -> None:
-    """So there is no maximum of them, no subscriber, no user-provided type and no idle end."""
-    for job in (mantis(), mantis(userProvidedType="x"), mantis(durationType=pb.MantisJobSLA.Transient)):
-        unsupported(titus, titus.jobs.CreateJob, job, "mantis")
 
 
 POLICY = pb.ScalingPolicy(

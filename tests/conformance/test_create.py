@@ -76,14 +76,6 @@ def test_what_was_sent_comes_back(titus: Titus) -> None:
         assert getattr(made.containers["main"], field) == getattr(sent.containers["main"], field)
 
 
-def test_a_job_of_type_mantis_is_refused_by_name(titus: Titus) -> None:
-    job = batch()
-    job.mantis.CopyFrom(pb.MantisJobSpec(name="m", stages=[pb.MantisStage(containerId="main")]))
-    error = titus.refused(titus.jobs.CreateJob, job)
-    assert error.code is grpc.StatusCode.UNIMPLEMENTED
-    assert "mantis" in error.details
-
-
 # ---------------------------------------------------------------------------------------- containers
 
 

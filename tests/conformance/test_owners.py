@@ -8,14 +8,18 @@ import grpc
 import pytest
 
 from tests.conformance.installation import Titus, batch, service
+from tests.grpc_api.clusters import mantis
 from titus_celery.grpc.proto import titus_job_api_pb2 as pb
 
 BATCH_CLUSTER = "00000000-0000-4000-8000-000000000001"
 SERVICE_CLUSTER = "00000000-0000-4000-8000-000000000002"
+MANTIS_CLUSTER = "00000000-0000-4000-8000-000000000003"
 UNOWNED = pb.Owner()
 
 
-@pytest.mark.parametrize(("make", "cluster"), [(batch, BATCH_CLUSTER), (service, SERVICE_CLUSTER)])
+@pytest.mark.parametrize(
+    ("make", "cluster"), [(batch, BATCH_CLUSTER), (service, SERVICE_CLUSTER), (mantis, MANTIS_CLUSTER)]
+)
 def test_a_job_belongs_to_the_built_in_cluster_of_its_type(
     titus: Titus, make: Callable[..., pb.JobDescriptor], cluster: str
 ) -> None:
@@ -24,22 +28,10 @@ def test_a_job_belongs_to_the_built_in_cluster_of_its_type(
         assert job.jobClusterId == cluster
 
 
-def test_a_cluster_of_ones_own_is_refused_by_name(titus: Titus) -> None:
-    for cluster in ("mine", "00000000-0000-4000-8000-000000000009"):
-        error = titus.refused(titus.jobs.CreateJob, batch(jobClusterId=cluster))
-        assert error.code is grpc.StatusCode.UNIMPLEMENTED
-        assert "jobClusterId" in error.details
-
-
 def test_the_built_in_cluster_of_another_type_is_a_wrong_one(titus: Titus) -> None:
     titus.wrong(batch(jobClusterId=SERVICE_CLUSTER), "jobClusterId", "service")
     titus.wrong(service(jobClusterId=BATCH_CLUSTER), "jobClusterId", "batch")
-
-
-def test_metadata_that_names_a_cluster_is_refused_by_name(titus: Titus) -> None:
-    error = titus.refused(titus.jobs.CreateJob, batch(), (("x-titus-job-cluster-id", "mine"),))
-    assert error.code is grpc.StatusCode.UNIMPLEMENTED
-    assert "x-titus-job-cluster-id" in error.details
+    titus.wrong(mantis(jobClusterId=BATCH_CLUSTER), "jobClusterId", "batch")
 
 
 def test_what_the_owner_leaves_out_is_the_callers_address(titus: Titus) -> None:

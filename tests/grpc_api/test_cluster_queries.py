@@ -9,7 +9,7 @@ from datetime import timedelta
 import grpc
 import pytest
 
-from tests.grpc_api.clusters import ME, Control, clusters_of, make, mantis, start
+from tests.grpc_api.kept_clusters import ME, Control, clusters_of, make, mantis, start
 from tests.grpc_api.test_streams import snapshots
 from tests.grpc_api.world import World, refused
 from tests.service.mantis import a_cluster, mantis_job

@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 from google.protobuf.empty_pb2 import Empty
 
-from tests.grpc_api.clusters import (
+from tests.grpc_api.kept_clusters import (
     ME,
     Control,
     batch_job,

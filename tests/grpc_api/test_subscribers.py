@@ -13,7 +13,7 @@ import grpc
 import pytest
 from google.protobuf.empty_pb2 import Empty
 
-from tests.grpc_api.clusters import ME, Control, batch_job, mantis, start
+from tests.grpc_api.kept_clusters import ME, Control, batch_job, mantis, start
 from tests.grpc_api.test_streams import ending, following, snapshots
 from tests.grpc_api.world import PATIENCE, Store, World, world
 from titus_celery.adapters.subscribers import SubscriberStore

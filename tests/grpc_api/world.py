@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import grpc.aio
 import pytest
 
+from tests.service.control import job_clusters
 from titus_celery.adapters.cluster_store import ClusterStore
 from titus_celery.adapters.inventory_resolver import InventoryResolver
 from titus_celery.adapters.keyspace import Keyspace
@@ -44,12 +45,13 @@ from titus_celery.core.reasons import Code, Reason
 from titus_celery.core.states import State
 from titus_celery.grpc.hub import OBSERVER_EVENTS_MAX
 from titus_celery.grpc.proto import titus_job_api_pb2 as pb
-from titus_celery.grpc.proto.titus_celery_v1_pb2_grpc import TaskOutputServiceStub
+from titus_celery.grpc.proto.titus_celery_v1_pb2_grpc import ClusterServiceStub, TaskOutputServiceStub
 from titus_celery.grpc.proto.titus_job_api_pb2_grpc import JobManagementServiceStub
 from titus_celery.grpc.server import Gateway, GatewayServices, build_server
 from titus_celery.ports import ChangeLog, Ids, ImageResolver, Snapshots, Subscribers
 from titus_celery.ports import Clock as OwnClock
 from titus_celery.service.change import Committed, WritePath
+from titus_celery.service.clusters import JobClusters
 from titus_celery.service.feed import Feed
 from titus_celery.service.jobs import Jobs
 from titus_celery.service.subscriptions import Subscriptions
@@ -138,6 +140,10 @@ class Store:
         clusters, limits = ClusterStore(self.keyspace), self.settings.limits()
         return Jobs(self.records, self.writes, clusters, resolver, self.ids, limits, self.own)
 
+    def job_clusters(self) -> JobClusters:
+        """The use cases about clusters over this store."""
+        return job_clusters(self.keyspace, self.writes, self.settings.limits(), self.own, self.ids)
+
     def feed(self, log: ChangeLog, snapshots: Snapshots | None = None) -> Feed:
         """What a gateway learns from that follows this log."""
         at = snapshots or self.snapshots
@@ -152,6 +158,7 @@ class Store:
         """What a gateway over this store serves from."""
         return GatewayServices(
             jobs=self.jobs(resolver),
+            clusters=self.job_clusters(),
             feed=feed or self.feed(self.records),
             log=self.records,
             committed=self.committed,
@@ -207,6 +214,7 @@ class World:
     def __post_init__(self) -> None:
         self.jobs = JobManagementServiceStub(self.channel)
         self.outputs = TaskOutputServiceStub(self.channel)
+        self.schedules = ClusterServiceStub(self.channel)
 
     @property
     def address(self) -> str:

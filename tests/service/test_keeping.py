@@ -47,12 +47,15 @@ def test_disabling_ends_all_jobs_and_enabling_fills_the_floor_again() -> None:
     world.sweep()
     (floor,) = live(world, id)
     other = world.jobs.create(mantis_job(cluster_id=id), ANN)
+    run_all(world)
     world.clusters.enable(id, False)
     settle(world)
     assert live(world, id) == []
     for job_id in (floor, other):
         ended = world.job(job_id)
         assert (ended.state, str(ended.reason)) == (State.FINISHED, "normal: job cluster disabled")
+        (task,) = world.jobs.find(job_id).tasks
+        assert str(task.reason) == "killed: its job ends (normal: job cluster disabled)"
     world.clusters.enable(id, True)
     settle(world)
     assert len(live(world, id)) == 1

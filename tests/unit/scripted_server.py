@@ -12,6 +12,7 @@ import grpc
 from click.testing import CliRunner, Result
 from google.protobuf.empty_pb2 import Empty
 
+from tests.unit.scripted_clusters import Clusters
 from titus_celery.cli.main import cli
 from titus_celery.cli.watch import STREAMS_MAX
 from titus_celery.errors import FailedPrecondition, PartialFailure
@@ -73,10 +74,11 @@ class Observations(v1_grpc.ObservationServiceServicer):
         context.abort(grpc.StatusCode.UNIMPLEMENTED, "no command observes all jobs")
 
 
-class Server(pb_grpc.JobManagementServiceServicer, v1_grpc.TaskOutputServiceServicer):
+class Server(Clusters, v1_grpc.TaskOutputServiceServicer):
     """One job of *tasks* tasks, whose output is *output*; it ends when `let_go` is set."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.output = b"out\xff\n"
         self.source: v1.Source.ValueType = v1.STDOUT
         self.end = v1.End(exited=True, exit_code=3, reason_code="failed", reason="failed: exit code 3")
@@ -98,6 +100,8 @@ class Server(pb_grpc.JobManagementServiceServicer, v1_grpc.TaskOutputServiceServ
         #: The job as its observers see it first, if it is another one.
         self.shown: pb.Job | None = None
         self.queries: list[pb.JobQuery] = []
+        #: Tasks that can be found one by one.
+        self.found_tasks = [task(pb.RUNNING)]
         #: Jobs that are over.
         self.over: list[pb.Job] = []
         self.page_size = 1
@@ -122,6 +126,7 @@ class Server(pb_grpc.JobManagementServiceServicer, v1_grpc.TaskOutputServiceServ
     def start(self) -> grpc.Server:
         server = grpc.server(ThreadPoolExecutor(2 * STREAMS_MAX))
         pb_grpc.add_JobManagementServiceServicer_to_server(self, server)
+        v1_grpc.add_ClusterServiceServicer_to_server(self, server)
         v1_grpc.add_ObservationServiceServicer_to_server(Observations(self), server)
         v1_grpc.add_TaskOutputServiceServicer_to_server(self, server)
         self.port = server.add_insecure_port(f"127.0.0.1:{self.port}")
@@ -147,14 +152,15 @@ class Server(pb_grpc.JobManagementServiceServicer, v1_grpc.TaskOutputServiceServ
         return found[0]
 
     def FindTask(self, request: pb.TaskId, context: grpc.ServicerContext) -> pb.Task:  # noqa: N802
-        if request.id != TASK:
+        found = [each for each in self.found_tasks if each.id == request.id]
+        if not found:
             context.abort(grpc.StatusCode.NOT_FOUND, f"no task has the id {request.id!r}")
-        return task(pb.RUNNING)
+        return found[0]
 
     def FindTasks(self, request: pb.TaskQuery, context: grpc.ServicerContext) -> pb.TaskQueryResult:  # noqa: N802
         if request.jobId != JOB:
             context.abort(grpc.StatusCode.NOT_FOUND, f"no job has the id {request.jobId!r}")
-        return pb.TaskQueryResult(items=[task(pb.RUNNING)])
+        return pb.TaskQueryResult(items=self.found_tasks)
 
     def FindJobs(self, request: pb.JobQuery, context: grpc.ServicerContext) -> pb.JobQueryResult:  # noqa: N802
         """A page of as many jobs as `page_size` says, whatever was asked for."""

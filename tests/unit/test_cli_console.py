@@ -42,17 +42,38 @@ def test_what_a_terminal_would_obey_is_made_visible(text: str, want: str) -> Non
     assert console.printable(text) == want
 
 
-def test_help_imports_neither_grpc_nor_yaml_nor_rich() -> None:
+@pytest.mark.parametrize(("outcome", "code"), [("FIRED", 32), ("SKIPPED", 33), ("MISSED", 31), ("other", 0)])
+def test_outcomes_have_colours_on_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, outcome: str, code: int
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    console.table(("A", "B"), [(outcome, "x")])
+    assert (f"\x1b[{code}m{outcome}" in terminal.getvalue()) == bool(code)
+
+
+@pytest.mark.parametrize(
+    ("args", "example"),
+    [
+        (["--help"], "titus run titus/hello -- echo hello"),
+        (["cluster", "--help"], "titus cluster next nightly"),
+        (["cluster", "create", "--help"], "titus cluster create nightly.yaml"),
+    ],
+    ids=["titus", "titus cluster", "titus cluster create"],
+)
+def test_help_imports_neither_grpc_nor_yaml_nor_rich(args: list[str], example: str) -> None:
     program = (
         "import sys\n"
         "from titus_celery.cli.main import cli\n"
-        "cli(['--help'], standalone_mode=False)\n"
+        f"cli({args!r}, standalone_mode=False)\n"
         "heavy = {'grpc', 'yaml', 'rich', 'google', 'celery', 'docker', 'redis'}\n"
         "print(sorted(heavy & sys.modules.keys()))\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
-    assert "titus run titus/hello -- echo hello" in done.stdout
+    assert example in done.stdout
 
 
 def test_the_client_needs_neither_celery_nor_redis_nor_docker() -> None:
@@ -60,7 +81,8 @@ def test_the_client_needs_neither_celery_nor_redis_nor_docker() -> None:
         "import sys\n"
         "import titus_celery.client, titus_celery.cli.run, titus_celery.cli.submit, titus_celery.cli.watch\n"
         "import titus_celery.cli.jobfile, titus_celery.cli.lookup, titus_celery.cli.pages\n"
-        "print(sorted({'celery', 'kombu', 'docker', 'redis'} & sys.modules.keys()))\n"
+        "import titus_celery.cli.clusterfile, titus_celery.cli.cluster_show, titus_celery.cli.cluster_times\n"
+        "print(sorted({'celery', 'kombu', 'docker', 'redis', 'croniter'} & sys.modules.keys()))\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

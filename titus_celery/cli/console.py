@@ -30,6 +30,9 @@ _STYLES: Final[Mapping[str, str]] = {
     "RUNNING": "green",
     "FINISHED": "bright_black",
     "FAILED": "red",
+    "FIRED": "green",
+    "SKIPPED": "yellow",
+    "MISSED": "red",
 }
 
 
@@ -79,7 +82,7 @@ def complain(text: str) -> None:
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print an aligned table to standard output; a cell that is the name of a state gets its colour."""
+    """Print an aligned table to standard output; a cell that names a state or an outcome gets its colour."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

@@ -1,4 +1,4 @@
-"""The options of `titus run` that describe a job, and the job that they describe.
+"""The options of `titus run` and `titus cluster create` that describe a job, and the job that they describe.
 
 They are called what `docker run` calls them, where it has the same.
 """
@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import reduce
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import click
 
@@ -17,7 +16,7 @@ from titus_celery.cli.options import count, pair
 if TYPE_CHECKING:
     from titus_celery.grpc.proto import titus_job_api_pb2 as pb
 
-__all__ = ["Wanted", "describing"]
+__all__ = ["Describing", "Wanted", "describing", "describing_staged"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -53,7 +52,10 @@ def _port(text: str) -> object:
     return resources.ports(text)
 
 
-_OPTIONS: Final = (
+_Options = tuple[Callable[[Callable[..., Any]], Callable[..., Any]], ...]
+
+#: What a container is made of, where it may run, and what its job is labelled with.
+_CONTAINER: Final[_Options] = (
     click.option(
         "--env", "-e", multiple=True, metavar="K=V", help="Set a variable of its environment. Repeatable."
     ),
@@ -113,31 +115,75 @@ _OPTIONS: Final = (
         help="A parameter of the container: its variable TITUS_PARAM_K. Repeatable.",
     ),
     click.option("--entrypoint", metavar="WORDS", help="In the place of the image's own."),
+)
+_KIND: Final[_Options] = (
     click.option(
         "--service",
         "is_service",
         is_flag=True,
         help="Keep it running: each task that ends is started again, however it ended, until `titus kill`.",
     ),
+)
+_COUNT: Final[_Options] = (
     click.option(
         "--instances", callback=count, default="1", metavar="N", show_default=True, help="How many tasks."
     ),
+)
+_BOUNDS: Final[_Options] = (
     click.option("--min", "least", callback=count, metavar="N", help="Of a service: the fewest tasks."),
     click.option("--max", "most", callback=count, metavar="N", help="Of a service: the most tasks."),
-    click.option(
-        "--retries",
-        callback=count,
-        metavar="N",
-        help="Retries of each task.  [default: 0; of a service: without end]",
-    ),
-    click.option("--timeout", callback=_checked, metavar="SPAN", help="Longest run of a task, such as 10m."),
+)
+
+
+def _runs(retries: str, timeout: str) -> _Options:
+    """How often and how long, with what there is to say about them."""
+    return (
+        click.option(
+            "--retries", callback=count, metavar="N", help=f"Retries of each task.  [default: {retries}]"
+        ),
+        click.option("--timeout", callback=_checked, metavar="SPAN", help=timeout),
+    )
+
+
+_RUNS: Final = _runs("0; of a service: without end", "Longest run of a task, such as 10m.")
+_RUNS_OF_STAGES: Final = _runs("100", "Longest life of each job, such as 10m.")
+_NAME: Final[_Options] = (
     click.option("--name", "app_name", metavar="APP", default="", help="A name for the job."),
 )
 
 
 def describing(function: F) -> F:
     """Add the options; the command gets the fields of Wanted."""
-    return reduce(lambda described, option: option(described), reversed(_OPTIONS), function)
+    return _with(function, (*_CONTAINER, *_KIND, *_COUNT, *_BOUNDS, *_RUNS, *_NAME))
+
+
+def describing_staged(function: F) -> F:
+    """Add those that describe a Mantis job of one stage; the command gets the fields of Wanted that have no
+    default."""
+    return _with(function, (*_CONTAINER, *_COUNT, *_RUNS_OF_STAGES))
+
+
+def _with(function: F, options: _Options) -> F:
+    described: Any = function
+    for option in reversed(options):
+        described = option(described)
+    return cast(F, described)
+
+
+class Describing(click.Command):
+    """Says what to do about `titus run IMAGE sh -c ...`, whose -c would be ours."""
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        """The order in which it reads best."""
+        return ["IMAGE", "[OPTIONS]", "[-- COMMAND...]"]
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As usual, with a hint."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            hint = f"{error.message} Write -- before the command for the container."
+            raise click.UsageError(hint, ctx) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,13 +203,13 @@ class Wanted:
     soft_constraint: Sequence[str]
     param: Sequence[str]
     entrypoint: str | None
-    is_service: bool
     instances: int
-    least: int | None
-    most: int | None
     retries: int | None
     timeout: str | None
-    app_name: str
+    is_service: bool = False
+    least: int | None = None
+    most: int | None = None
+    app_name: str = ""
 
     def descriptor(self, image: str, command: Sequence[str]) -> pb.JobDescriptor:
         """The job; UsageError for options that do not go together."""
@@ -179,9 +225,37 @@ class Wanted:
             job.service.CopyFrom(self._service(CONTAINER_ID))
         else:
             job.batch.CopyFrom(self._batch(CONTAINER_ID))
-        if self.retries or (self.is_service and self.retries is not None):
-            grant(job, self.retries)
+        if self.is_service and self.retries is not None:
+            grant(job.service.retryPolicy, self.retries, spaced=True)
+        elif self.retries:
+            grant(job.batch.retryPolicy, self.retries, spaced=False)
         return job
+
+    def staged(self, image: str, command: Sequence[str]) -> pb.JobDescriptor:
+        """The same as a Mantis job of one stage."""
+        from titus_celery.cli import quantities
+        from titus_celery.cli.shortform import grant
+        from titus_celery.cli.staged import add_stage
+        from titus_celery.grpc.proto import titus_job_api_pb2 as pb
+
+        if self.is_service:
+            raise click.UsageError("--service is for services; the cluster is of Mantis jobs")
+        if self.instances < 1:
+            raise click.BadParameter("a stage begins with one task at least", param_hint="--instances")
+        job = pb.JobDescriptor(appName=self.app_name, labels=dict(_given(entry) for entry in self.label))
+        job.mantis.name = self.app_name
+        if self.timeout:
+            job.mantis.jobSLA.runtimeLimitSecs = quantities.seconds(self.timeout)
+        stage = add_stage(job, self._container(image, command))
+        stage.instances.CopyFrom(self._numbers())
+        if self.retries is not None:
+            grant(stage.retryPolicy, self.retries, spaced=True)
+        return job
+
+    def _numbers(self) -> pb.TaskInstances:
+        from titus_celery.grpc.proto import titus_job_api_pb2 as pb
+
+        return pb.TaskInstances(desired=self.instances, min=self.least or 0, max=self.most or 0)
 
     def _container(self, image: str, command: Sequence[str]) -> pb.Container:
         from titus_celery.core import resources
@@ -239,8 +313,7 @@ class Wanted:
 
         if self.timeout:
             raise click.UsageError("--timeout is for jobs that end; a service has no run-time limit")
-        numbers = pb.TaskInstances(desired=self.instances, min=self.least or 0, max=self.most or 0)
-        return pb.ServiceJobSpec(instances=numbers, containerId=container_id)
+        return pb.ServiceJobSpec(instances=self._numbers(), containerId=container_id)
 
 
 def _given(entry: str) -> tuple[str, str]:

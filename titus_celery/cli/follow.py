@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from titus_celery.cli.lines import Lines
-from titus_celery.cli.specs import container_of, is_service, spec_of
-from titus_celery.cli.verdict import Verdict, of_end, of_slots
+from titus_celery.cli.specs import container_of, is_scalable, is_service, parts_of, stage_of, wanted
+from titus_celery.cli.verdict import Verdict, of_end, of_mantis, of_slots
 from titus_celery.core.reasons import Code
 from titus_celery.core.resources import MEMORY
 from titus_celery.core.states import State
@@ -57,6 +57,8 @@ class Ask:
     """Wish: the job with all of its tasks, ended ones too (`settled` takes it)."""
 
 
+#: Stage, 0 without one, and number.
+_Slot = tuple[int, int]
 Step = Say | Write | Tail | Ask
 
 
@@ -65,7 +67,9 @@ class _Run:
     """One run of a slot, as far as it was heard of."""
 
     id: str
-    slot: int
+    slot: _Slot
+    #: How people are told which slot it is.
+    mark: str
     attempt: int
     state: State = State.QUEUED
     said: tuple[State, str] | None = None
@@ -85,7 +89,7 @@ class _Run:
 class Summary:
     """One slot at the end: how often it was run, where last, and how that ended."""
 
-    slot: int
+    slot: str
     attempts: int
     host: str
     verdict: Verdict
@@ -100,10 +104,14 @@ class Follower:
         self._with_output = with_output
         #: Whether it has no end of its own, so that its slots may come and go.
         self.is_service = is_service
-        self._slots: dict[int, dict[int, _Run]] = {}
+        self._is_scalable = is_service
+        self._is_staged = False
+        self._outcome = pb.JobState()
+        self._slots: dict[_Slot, dict[int, _Run]] = {}
         self._by_id: dict[str, _Run] = {}
         self._desired = 0
-        self._memory = ""
+        #: By stage.
+        self._memory: list[str] = []
         self._is_settled = False
         self._progress = ""
 
@@ -115,19 +123,21 @@ class Follower:
     @property
     def verdict(self) -> Verdict:
         """The exit code that the job means, and why if the code alone does not tell; asked at the end."""
-        slots = self._all_slots() or ([] if self.is_service else [0])
+        slots = self._all_slots() or ([] if self.is_service else [(0, 0)])
         bad = of_slots({slot: self._verdict_of(slot) for slot in slots})
         if bad is None:
             return Verdict(0)
+        if self._is_staged and self._outcome.state == pb.FINISHED:
+            return of_mantis(self._outcome.reason)
         slot, verdict = bad
-        return Verdict(verdict.code, f"task {slot}: {verdict.why}" if verdict.why else "")
+        return Verdict(verdict.code, f"task {self._mark(slot)}: {verdict.why}" if verdict.why else "")
 
     def summary(self) -> list[Summary]:
         """Every slot, in order."""
         last = {slot: self._last(slot) for slot in self._all_slots()}
         return [
             Summary(
-                slot,
+                self._mark(slot),
                 run.attempt if run else 0,
                 run.host if run else "",
                 self._verdict_of(slot),
@@ -157,6 +167,7 @@ class Follower:
     def settled(self, job: pb.Job) -> list[Step]:
         """What the finished job says about runs that were missed while the server was away."""
         self._is_settled = True
+        self._outcome.CopyFrom(job.jobState)
         self._describe(job.jobDescriptor)
         for task in job.tasks:
             self._update(task)
@@ -189,15 +200,19 @@ class Follower:
 
     def _describe(self, descriptor: pb.JobDescriptor) -> None:
         self.is_service = is_service(descriptor)
-        self._desired = spec_of(descriptor).instances.desired
-        self._memory = container_of(descriptor).resources.get(MEMORY, "")
+        self._is_scalable = is_scalable(descriptor)
+        self._is_staged = descriptor.HasField("mantis")
+        self._desired = wanted(descriptor)
+        containers = (container_of(descriptor, part) for part in parts_of(descriptor))
+        self._memory = [container.resources.get(MEMORY, "") for container in containers]
 
     def _update(self, task: pb.Task) -> _Run:
         """Take in a task; how it stands is to be said, unless it ended: that is said with its output."""
         run = self._by_id.get(task.id)
         if run is None:
             context = task.taskContext
-            run = _Run(task.id, int(context["task.index"]), int(context["task.resubmitNumber"]) + 1)
+            slot = (stage_of(context) or 0, int(context["task.index"]))
+            run = _Run(task.id, slot, self._mark(slot), int(context["task.resubmitNumber"]) + 1)
             self._by_id[task.id] = self._slots.setdefault(run.slot, {})[run.attempt] = run
         state = State(task.state.state)
         if state < run.state:
@@ -212,7 +227,7 @@ class Follower:
             run.unsaid.append(Say(f"{self._name(run)} {state.name.lower()}{where}{why}"))
         return run
 
-    def _reads(self, slot: int) -> Iterator[Step]:
+    def _reads(self, slot: _Slot) -> Iterator[Step]:
         """Go on with a slot: its first run that was not read to its end is told of, and read once begun."""
         runs = self._slots[slot]
         newest = max(runs)
@@ -238,7 +253,7 @@ class Follower:
         if not self._with_output:
             return []
         if self._is_several:
-            data = run.lines.setdefault(source, Lines(run.slot)).whole(data)
+            data = run.lines.setdefault(source, Lines(run.mark)).whole(data)
         return [Write(source, data)] if data else []
 
     def _over(self, run: _Run, end: v1.End | None) -> list[Step]:
@@ -266,21 +281,24 @@ class Follower:
         """Whether tasks are told apart; a service's are, as it may be made larger at any time."""
         return self.is_service or self._desired > 1
 
-    def _all_slots(self) -> Sequence[int]:
-        """Every slot. A service's are those that were heard of, since numbers of slots do not return."""
-        return sorted(self._slots) if self.is_service else range(self._desired)
+    def _all_slots(self) -> Sequence[_Slot]:
+        """Every slot. Where they come and go, those that were heard of, since their numbers do not return."""
+        return sorted(self._slots) if self._is_scalable else [(0, slot) for slot in range(self._desired)]
 
     def _progress_text(self) -> str:
-        if self.is_service:
-            running = sum(runs[max(runs)].state is State.RUNNING for runs in self._slots.values())
-            return f"{running}/{self._desired} running"
+        if self._is_scalable:
+            last = [runs[max(runs)].state for runs in self._slots.values()]
+            running, done = last.count(State.RUNNING), last.count(State.FINISHED)
+            # A service's task that ended well is started again.
+            ended = f", {done} done" if done and not self.is_service else ""
+            return f"{running}/{self._desired} running{ended}"
         done = failed = retrying = 0
-        for slot in range(self._desired):
+        for slot in self._all_slots():
             run = self._current(slot)
             if run is None:
                 continue
             if run.is_over:
-                is_good = of_end(run.end, self._memory).code == 0
+                is_good = of_end(run.end, self._memory_of(slot)).code == 0
                 done, failed = done + is_good, failed + (not is_good)
             elif run.attempt > 1:
                 retrying += 1
@@ -289,19 +307,26 @@ class Follower:
         parts += [f"{failed} failed"] if failed else []
         return ", ".join(parts)
 
-    def _last(self, slot: int) -> _Run | None:
+    def _last(self, slot: _Slot) -> _Run | None:
         runs = self._slots.get(slot)
         return runs[max(runs)] if runs else None
 
-    def _current(self, slot: int) -> _Run | None:
+    def _current(self, slot: _Slot) -> _Run | None:
         """The run that is being told of: the first that was not read to its end, or the last."""
         runs = self._slots.get(slot, {})
         unread = [attempt for attempt, run in runs.items() if not run.is_over]
         return runs[min(unread)] if unread else self._last(slot)
 
-    def _verdict_of(self, slot: int) -> Verdict:
+    def _verdict_of(self, slot: _Slot) -> Verdict:
         run = self._last(slot)
-        return of_end(run.end if run else None, self._memory)
+        return of_end(run.end if run else None, self._memory_of(slot))
+
+    def _memory_of(self, slot: _Slot) -> str:
+        """The limit of its container."""
+        return self._memory[slot[0]] if slot[0] < len(self._memory) else ""
+
+    def _mark(self, slot: _Slot) -> str:
+        return f"{slot[0]}.{slot[1]}" if self._is_staged else str(slot[1])
 
     def _name(self, run: _Run) -> str:
-        return f"task {run.slot}" + (f" (attempt {run.attempt})" if run.attempt > 1 else "")
+        return f"task {run.mark}" + (f" (attempt {run.attempt})" if run.attempt > 1 else "")

@@ -20,7 +20,7 @@ _EPILOG: Final = epilog(
     {
         "titus kill 0b0e7a52": "the job whose id begins like this",
         "titus kill --wait JOB": "and return when its containers are gone",
-        "titus kill JOB-3": "the task in slot 3; of a service it is replaced",
+        "titus kill JOB-3": "the task in slot 3; if its job is kept running it is replaced",
         "titus kill $(titus ls -q --label team=blue)": "all that are listed",
     },
     {
@@ -40,7 +40,8 @@ def kill(ctx: click.Context, /, ids: tuple[str, ...], wait: bool, server: str, o
     """End each job or task ID, and print its id.
 
     The beginning of a live job's id is enough. A job that is over and a task need the whole id; of a task
-    that lives, JOB-SLOT is. A task of a batch job is not replaced; one of a service is.
+    that lives, JOB-SLOT is, and of a Mantis job JOB-STAGE.SLOT. A task of a batch job is not replaced;
+    one of a service or a Mantis job is.
 
     The wish is on record when this returns; with --wait, the containers are gone too. Every id is tried,
     whatever becomes of the others.

@@ -13,8 +13,8 @@ LINE_MAX: Final = 64 * 1024
 class Lines:
     """One stream of one container, cut into lines."""
 
-    def __init__(self, slot: int) -> None:
-        self._mark = f"{slot} | ".encode()
+    def __init__(self, mark: str) -> None:
+        self._mark = f"{mark} | ".encode()
         self._open = b""
 
     def whole(self, data: bytes) -> bytes:

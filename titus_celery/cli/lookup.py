@@ -16,8 +16,8 @@ __all__ = ["look_up", "look_up_job"]
 NAMED_MAX: Final = 5
 #: Ids looked at at a time: the most that a server answers with.
 PAGE_SIZE: Final = 1_000
-#: A task's id without the number of its attempt: the job's, and the slot.
-_SLOT: Final = re.compile(r"(.{36})-[0-9]+", re.ASCII)
+#: A task's id without the number of its attempt: the job's, the stage if it has some, and the slot.
+_SLOT: Final = re.compile(r"(.{36})-(?:[0-9]+\.)?[0-9]+", re.ASCII)
 
 _Find = Callable[[str], pb.Job | pb.Task]
 

@@ -26,6 +26,7 @@ FIELDS: Final = (
     "jobDescriptor.owner",
     "jobDescriptor.batch.instances",
     "jobDescriptor.service.instances",
+    "jobDescriptor.mantis.stages.instances",
     "tasks.state",
     "jobState",
     "stateChanges",
@@ -54,7 +55,10 @@ _EPILOG: Final = epilog(
     help=f"Those in this state: {', '.join(_LIVE)}; or {' and '.join(_OVER)}, which are over.",
 )
 @click.option(
-    "--type", "kind", type=click.Choice(["batch", "service"], case_sensitive=False), help="Of this kind."
+    "--type",
+    "kind",
+    type=click.Choice(["batch", "service", "mantis"], case_sensitive=False),
+    help="Of this kind.",
 )
 @click.option(
     "--label",
@@ -67,6 +71,9 @@ _EPILOG: Final = epilog(
 @click.option("--owner", metavar="EMAIL", help="Of this owner or team.")
 @click.option("--name", "--app", "app_name", metavar="APP", help="Of this name.")
 @click.option("--image", metavar="NAME", help="With this image, with or without its tag.")
+@click.option(
+    "--cluster", metavar="CLUSTER", help="Of this cluster: its id, the beginning of it, or its name."
+)
 @click.option("--stack", metavar="NAME", help="Of this stack of their job group.")
 @click.option(
     "--filter",
@@ -93,6 +100,7 @@ def ls(
     owner: str | None,
     app_name: str | None,
     image: str | None,
+    cluster: str | None,
     stack: str | None,
     filters: tuple[str, ...],
     limit: int | None,
@@ -106,6 +114,7 @@ def ls(
     of jobs that are over are whole.
     """
     from titus_celery.cli import listing, pages
+    from titus_celery.cli.cluster_lookup import look_up_cluster
 
     given = {
         "jobState": state,
@@ -117,7 +126,7 @@ def ls(
     }
     criteria = {name: value for name, value in given.items() if value} | _label_criteria(labels)
     for name, value in (pair(entry, "--filter") for entry in filters):
-        if name in criteria:
+        if name in criteria or (name == "jobClusterId" and cluster is not None):
             raise click.UsageError(f"{name} is given twice, as --filter and as an option or another --filter")
         criteria[name] = value
     if is_all and "jobState" in criteria:
@@ -127,6 +136,9 @@ def ls(
     most = limit if limit is not None else ROWS_MAX if is_table else 0
     fields = () if form == "json" else FIELDS if is_table else ("stateChanges",)
     with connect(server) as client:
+        if cluster is not None:
+            of_cluster = {"jobClusterId": look_up_cluster(client, cluster).id}
+            several = [{**each, **of_cluster} for each in several]
         jobs, total = listing.of_all(client, several, fields, most)
     if quiet:
         click.echo("".join(f"{job.id}\n" for job in jobs), nl=False)
@@ -176,11 +188,11 @@ def _unique(ids: Iterable[str]) -> int:
 
 def _row(job: pb.Job, size: int) -> tuple[str, ...]:
     from titus_celery.cli import pages
-    from titus_celery.cli.specs import spec_of
+    from titus_celery.cli.specs import wanted
 
     descriptor = job.jobDescriptor
     is_over = pages.is_over(job)
-    desired = spec_of(descriptor).instances.desired
+    desired = wanted(descriptor)
     running = Counter(pages.state(task.state) for task in job.tasks)["RUNNING"]
     return (
         job.id if is_over else job.id[:size],

@@ -6,7 +6,6 @@ in `verdict.py`. A subcommand's module is imported when it is asked for, and no 
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ import click
 
 from titus_celery import __version__
 from titus_celery.cli import console
+from titus_celery.cli.lazy import LazyGroup
 from titus_celery.errors import TitusError
 
 __all__ = ["FAULT", "cli", "main"]
@@ -32,8 +32,9 @@ _COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "submit": ("submit", "Submit the jobs of a YAML or JSON file."),
     "ls": ("ls", "List jobs."),
     "show": ("show", "Show one job or task."),
-    "scale": ("scale", "Change how many tasks a service has."),
+    "scale": ("scale", "Change how many tasks a service or a stage has."),
     "kill": ("kill", "End jobs and tasks."),
+    "cluster": ("cluster", "Job clusters: templates of jobs, how many run, and when."),
     "dev": ("dev", "Run a whole installation on this machine."),
     "gateway": ("processes", "Run the API server."),
     "control": ("processes", "Run a control worker: places tasks, acts on deadlines."),
@@ -49,6 +50,7 @@ Examples:
   titus run --instances 3 IMAGE -- ./work    three containers, output by line
   titus run --service -p 8080 IMAGE          a service, started again whenever it ends
   titus submit job.yaml --follow             a job from a file
+  titus cluster create --name nightly --cron '0 2 * * *' IMAGE
   titus ls; titus show ID; titus scale ID 3; titus kill ID
 
 \b
@@ -58,25 +60,10 @@ run-time limit, 128+n signal n, otherwise the container's own. `titus COMMAND --
 """
 
 
-class Commands(click.Group):
+class Commands(LazyGroup):
     """The subcommands, imported one at a time; errors of ours become exit codes."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """The subcommands in the order of the help."""
-        return list(_COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The subcommand of this name."""
-        if cmd_name not in _COMMANDS:
-            return None
-        module = importlib.import_module(f"titus_celery.cli.{_COMMANDS[cmd_name][0]}")
-        command: click.Command = getattr(module, cmd_name)
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The list of subcommands, without importing them."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in _COMMANDS.items()])
+    table = _COMMANDS
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the subcommand; what goes wrong on purpose ends in one sentence."""

@@ -21,6 +21,7 @@ __all__ = [
     "given",
     "once_told",
     "pair",
+    "with_cluster",
     "with_key",
     "with_owner",
     "with_server",
@@ -84,13 +85,23 @@ def with_owner(function: F) -> F:
     return with_server(owner(function))
 
 
+def with_cluster(function: F) -> F:
+    """Add --cluster."""
+    return click.option(
+        "--cluster",
+        metavar="CLUSTER",
+        callback=given,
+        help="The cluster to join: its id, the beginning of it, or its name.  [default: that of its type]",
+    )(function)
+
+
 def with_key(function: F) -> F:
     """Add --key."""
     return click.option(
         "--key",
         metavar="KEY",
         callback=_key,
-        help="Make the job once, however often it is sent with this key.  [default: a new one each time]",
+        help="Make it once, however often it is sent with this key.  [default: a new one each time]",
     )(function)
 
 
@@ -151,9 +162,11 @@ def _me() -> str:
     return f"{user}@{socket.gethostname()}"
 
 
-def given(ctx: click.Context, param: click.Parameter, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+def given(
+    ctx: click.Context, param: click.Parameter, value: str | tuple[str, ...] | None
+) -> str | tuple[str, ...] | None:
     """The id or ids of an argument, none of which may be empty (as an unset shell variable is)."""
-    if not all(id.strip() for id in ([value] if isinstance(value, str) else value)):
+    if value is not None and not all(id.strip() for id in ([value] if isinstance(value, str) else value)):
         raise click.BadParameter("an id is empty")
     return value
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -11,9 +11,10 @@ import click
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
+from titus_celery.cli.console import printable
 from titus_celery.grpc.proto import titus_job_api_pb2 as pb
 
-__all__ = ["bound", "is_over", "kind", "local_time", "print_json", "state"]
+__all__ = ["bound", "is_over", "kind", "local_time", "print_facts", "print_json", "state"]
 
 #: What the API calls an upper bound that is none.
 _NO_BOUND: Final = (0, 2**31 - 1)
@@ -43,6 +44,14 @@ def bound(most: int) -> str:
 def local_time(timestamp: str) -> str:
     """A time of the server, in the zone of this machine, to the second."""
     return datetime.fromisoformat(timestamp).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def print_facts(facts: Mapping[str, str]) -> None:
+    """Print names and values, without those that have none."""
+    given = {name: value for name, value in facts.items() if value}
+    width = max(map(len, given))
+    for name, value in given.items():
+        click.echo(f"{name:<{width}}  {printable(value)}")
 
 
 def print_json(found: Message | Sequence[Message]) -> None:

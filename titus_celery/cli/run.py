@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from titus_celery.cli import console
-from titus_celery.cli.describe import Wanted, describing
-from titus_celery.cli.options import connect, epilog, once_told, with_key, with_owner
+from titus_celery.cli.describe import Describing, Wanted, describing
+from titus_celery.cli.options import connect, epilog, once_told, with_cluster, with_key, with_owner
+
+if TYPE_CHECKING:
+    from titus_celery.client import TitusClient
+    from titus_celery.grpc.proto import titus_job_api_pb2 as pb
 
 __all__ = ["run"]
 
@@ -17,6 +23,7 @@ _EPILOG = epilog(
         "titus run titus/hello -- echo hello": "its output and exit code become yours",
         "titus run -d --retries 2 IMAGE -- ./work": "print the job's id and leave it to itself",
         "titus run --instances 3 -e A=1 IMAGE -- ./work": "three containers, output by line",
+        "titus run --cluster web IMAGE": "into the cluster of that name",
         "titus run --service -p 8080 --instances 2 IMAGE": "two that are started again when they end",
     },
     {
@@ -31,25 +38,10 @@ _EPILOG = epilog(
 )
 
 
-class _Run(click.Command):
-    """Says what to do about `titus run IMAGE sh -c ...`, whose -c would be ours."""
-
-    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
-        """The order in which it reads best."""
-        return ["IMAGE", "[OPTIONS]", "[-- COMMAND...]"]
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """As usual, with a hint."""
-        try:
-            return super().parse_args(ctx, args)
-        except click.NoSuchOption as error:
-            hint = f"{error.message} Write -- before the command for the container."
-            raise click.UsageError(hint, ctx) from error
-
-
-@click.command(cls=_Run, epilog=_EPILOG)
+@click.command(cls=Describing, epilog=_EPILOG)
 @describing
 @click.option("--detach", "-d", is_flag=True, help="Print the job's id and leave it to itself.")
+@with_cluster
 @with_key
 @click.option("--quiet", "-q", is_flag=True, help="The containers' output (or the id) alone.")
 @with_owner
@@ -60,6 +52,7 @@ def run(
     ctx: click.Context,
     /,
     detach: bool,
+    cluster: str | None,
     key: str | None,
     quiet: bool,
     server: str,
@@ -76,15 +69,16 @@ def run(
 
     A job is tried again as often as --retries says if it fails, and then it is over (docker's
     --restart=on-failure:N). With --service it never is by itself (docker's --restart=always), so its id
-    is printed and it is left to itself, as with -d.
+    is printed and it is left to itself, as with -d. With --cluster of Mantis jobs it becomes one of a single
+    stage.
     """
     from titus_celery.cli.follow import Follower
     from titus_celery.cli.watch import watch
 
     wanted = Wanted(**options)
-    job = wanted.descriptor(image, command)
     tell = console.silent if quiet else console.note
     with connect(server, owner) as client:
+        job = _job(client, cluster, wanted, image, command)
         job_id = client.submit(job, key, on_wait=once_told(tell))
         if wanted.is_service or detach:
             click.echo(job_id)
@@ -93,3 +87,22 @@ def run(
             return
         tell(f"job {job_id}")
         ctx.exit(watch(client, job_id, Follower(job_id), note=tell))
+
+
+def _job(
+    client: TitusClient, cluster: str | None, wanted: Wanted, image: str, command: Sequence[str]
+) -> pb.JobDescriptor:
+    """The job that is wanted, as one of the cluster if that is named."""
+    from titus_celery.cli.cluster_lookup import look_up_cluster
+
+    if cluster is None:
+        return wanted.descriptor(image, command)
+    found = look_up_cluster(client, cluster)
+    if found.descriptor.HasField("mantis"):
+        name = wanted.app_name or found.descriptor.name
+        # As of any other job here, what fails is over unless more is asked for.
+        job = replace(wanted, app_name=name, retries=wanted.retries or 0).staged(image, command)
+    else:
+        job = wanted.descriptor(image, command)
+    job.jobClusterId = found.id
+    return job

@@ -1,4 +1,4 @@
-"""`titus scale`: how many tasks a service has."""
+"""`titus scale`: how many tasks a service, or a stage of a Mantis job, has."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ _EPILOG: Final = epilog(
         "titus scale JOB 0": "none; the service stays, and can be scaled up again",
         "titus scale JOB 8 --max 10": "raise the bound that would not allow it",
         "titus scale JOB --max 0": "no upper bound",
+        "titus scale JOB 4 --stage 1": "four tasks in the second stage of a Mantis job",
     }
 )
 
@@ -28,13 +29,23 @@ _EPILOG: Final = epilog(
 @click.argument("wanted", metavar="[N]", callback=count, required=False)
 @click.option("--min", "least", callback=count, metavar="N", help="The fewest that it may have.")
 @click.option("--max", "most", callback=count, metavar="N", help="The most that it may have; 0: any number.")
+@click.option("--stage", callback=count, metavar="S", help="Of a Mantis job: which stage, from 0.")
 @with_owner
-def scale(job: str, wanted: int | None, least: int | None, most: int | None, server: str, owner: str) -> None:
-    """Let the service JOB have N tasks, and say how many it had before.
+def scale(
+    job: str,
+    wanted: int | None,
+    least: int | None,
+    most: int | None,
+    stage: int | None,
+    server: str,
+    owner: str,
+) -> None:
+    """Let the service JOB have N tasks, or a stage of a Mantis job, and say how many there were before.
 
     The beginning of its id is enough. What is not named stays as it is; N must lie within --min and
-    --max. New tasks get slots of their own. Those that are too many are ended: first what does not run
-    yet, then from the host with most of them, the oldest first.
+    --max. New tasks get slots of their own. Those that are too many are ended: of a service
+    first what does not run yet, then from the host with most of them, the oldest first; of a stage those
+    with the highest numbers.
 
     The wish is on record when this returns, and stays so through crashes; `titus show JOB` shows how far
     it is. A batch job keeps its number of tasks.
@@ -47,7 +58,7 @@ def scale(job: str, wanted: int | None, least: int | None, most: int | None, ser
     with connect(server, owner) as client:
         found = look_up_job(client, job)
         try:
-            done = client.resize(found.id, wanted, min=least, max=most)
+            done = client.resize(found.id, wanted, min=least, max=most, stage=stage)
         except CallFailed as error:
             if error.status != "INVALID_ARGUMENT":
                 raise

@@ -13,16 +13,16 @@ from typing import Final
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from titus_celery.cli import nodes, quantities
-from titus_celery.cli.specs import is_service, spec_of
 from titus_celery.core import parameters, resources
 from titus_celery.grpc.proto import titus_job_api_pb2 as pb
 
-__all__ = ["CONTAINER_ID", "NAMES", "grant", "job"]
+__all__ = ["CONTAINER_ID", "NAMES", "grant", "job", "put"]
 
 #: The name of the one container of a job in the short form.
 CONTAINER_ID: Final = "main"
 
-_TYPES: Final = ("batch", "service")
+#: `mantis` is read by `staged.py`.
+_TYPES: Final = ("batch", "service", "mantis")
 #: How a service with a bounded number of restarts waits before each (ms): as one without a bound does.
 _RESTART_DELAY_FIRST: Final = 1_000
 _RESTART_DELAY_MAX: Final = 30_000
@@ -35,24 +35,28 @@ def job(node: Node, found: Mapping[str, tuple[ScalarNode, Node]], file: str) -> 
     values = nodes.known(found, NAMES, file, "a job")
     if "image" not in values:
         raise nodes.fault(node, file, "the job has no `image`")
+    kind = nodes.choice(values.pop("type"), file, "type", _TYPES) if "type" in values else _TYPES[0]
+    return put(values, file, kind)
+
+
+def put(values: Mapping[str, Node], file: str, kind: str) -> pb.JobDescriptor:
+    """A batch job or a service of these values."""
     if "name" in values and "appName" in values:
         raise nodes.fault(values["appName"], file, "`name` and `appName` mean the same; give one of them")
     made = pb.JobDescriptor()
     # An empty container would otherwise not come into being when nothing is set in it.
     made.containers[CONTAINER_ID].SetInParent()
-    kind = nodes.choice(values.pop("type"), file, "type", _TYPES) if "type" in values else _TYPES[0]
     getattr(made, kind).SetInParent()
-    spec = spec_of(made)
+    spec = _spec_of(made)
     spec.instances.desired, spec.containerId = 1, CONTAINER_ID
     for name, value in values.items():
         _SETTERS[name](made, value, file, name)
     return made
 
 
-def grant(descriptor: pb.JobDescriptor, retries: int) -> None:
-    """Grant so many retries: of a batch job at once, of a service some seconds apart."""
-    policy = spec_of(descriptor).retryPolicy
-    if not is_service(descriptor):
+def grant(policy: pb.RetryPolicy, retries: int, *, spaced: bool) -> None:
+    """Grant so many retries: at once, or some seconds apart as for what is to be kept running."""
+    if not spaced:
         policy.immediate.retries = retries
         return
     backed_off = policy.exponentialBackOff
@@ -163,9 +167,9 @@ def _constraints(made: pb.JobDescriptor, node: Node, file: str, name: str) -> No
 
 
 def _instances(made: pb.JobDescriptor, node: Node, file: str, name: str) -> None:
-    numbers = spec_of(made).instances
+    numbers = _spec_of(made).instances
     # A batch job has tasks, or there is nothing to run; a service may have none for a while.
-    least = 0 if is_service(made) else 1
+    least = 0 if _is_service(made) else 1
     if not isinstance(node, MappingNode):
         numbers.desired = nodes.whole(node, file, name, least=least)
         return
@@ -174,13 +178,13 @@ def _instances(made: pb.JobDescriptor, node: Node, file: str, name: str) -> None
         raise nodes.fault(node, file, f"{name} does not say how many are `desired`")
     numbers.desired = nodes.whole(values.pop("desired"), file, f"{name}.desired", least=least)
     for bound, value in values.items():
-        if not is_service(made):
+        if not _is_service(made):
             raise nodes.fault(value, file, f"{name}.{bound} is for services; add `type: service`")
         setattr(numbers, bound, nodes.whole(value, file, f"{name}.{bound}"))
 
 
 def _timeout(made: pb.JobDescriptor, node: Node, file: str, name: str) -> None:
-    if is_service(made):
+    if _is_service(made):
         raise nodes.fault(node, file, f"{name} is for jobs that end; a service has no run-time limit")
     try:
         made.batch.runtimeLimitSecs = quantities.seconds(nodes.text(node, file, name))
@@ -201,7 +205,8 @@ _RETRIES: Final[Mapping[str, tuple[str, Mapping[str, str]]]] = {
 
 def _retries(made: pb.JobDescriptor, node: Node, file: str, name: str) -> None:
     if not isinstance(node, MappingNode):
-        grant(made, nodes.whole(node, file, name))
+        policy = _spec_of(made).retryPolicy
+        grant(policy, nodes.whole(node, file, name), spaced=_is_service(made))
         return
     kinds = nodes.known(nodes.entries(node, file, name), _RETRIES, file, name)
     if len(kinds) != 1:
@@ -212,7 +217,7 @@ def _retries(made: pb.JobDescriptor, node: Node, file: str, name: str) -> None:
     values = nodes.known(nodes.entries(body, file, what), ("retries", *delays), file, what)
     if "retries" not in values:
         raise nodes.fault(body, file, f"{what} does not say how many `retries`")
-    chosen = getattr(spec_of(made).retryPolicy, field)
+    chosen = getattr(_spec_of(made).retryPolicy, field)
     chosen.retries = nodes.whole(values.pop("retries"), file, f"{what}.retries")
     for delay, value in values.items():
         try:
@@ -249,6 +254,14 @@ def _fill(message: pb.Owner | pb.JobGroupInfo, node: Node, file: str, name: str)
     fields = message.DESCRIPTOR.fields_by_name
     for field, value in nodes.known(nodes.entries(node, file, name), fields, file, name).items():
         setattr(message, field, nodes.text(value, file, f"{name}.{field}"))
+
+
+def _is_service(made: pb.JobDescriptor) -> bool:
+    return made.HasField("service")
+
+
+def _spec_of(made: pb.JobDescriptor) -> pb.BatchJobSpec | pb.ServiceJobSpec:
+    return made.service if _is_service(made) else made.batch
 
 
 def _items(node: Node, file: str, what: str) -> Sequence[tuple[Node, str]]:

@@ -12,18 +12,20 @@ from titus_celery.cli import console
 from titus_celery.cli.options import as_json, connect, epilog, given, with_owner
 
 if TYPE_CHECKING:
+    from titus_celery.cli.specs import Part
     from titus_celery.grpc.proto import titus_job_api_pb2 as pb
 
 __all__ = ["show"]
 
-#: How the reason begins of a task whose slot went because its service was made smaller.
+#: How the reason begins of a task whose slot went because its job was made smaller.
 _SURPLUS: Final = "scaledDown"
 
 _EPILOG: Final = epilog(
     {
         "titus show 0b0e7a52": "the job whose id begins like this",
         "titus show JOB-3": "the task that lives in slot 3",
-        "titus show JOB --all": "a service with the earlier runs of its tasks",
+        "titus show JOB-1.3": "that of the second stage of a Mantis job",
+        "titus show JOB --all": "a service or Mantis job with the earlier runs of its tasks",
         "titus show -o json JOB": "every field, as the API has it",
     }
 )
@@ -31,17 +33,20 @@ _EPILOG: Final = epilog(
 
 @click.command(epilog=_EPILOG)
 @click.argument("id", callback=given)
-@click.option("--all", "-a", "is_all", is_flag=True, help="Of a service, also runs that were replaced.")
+@click.option(
+    "--all", "-a", "is_all", is_flag=True, help="Of a service or Mantis job, also runs that were replaced."
+)
 @as_json
 @with_owner
 def show(id: str, is_all: bool, form: str, server: str, owner: str) -> None:
     """Show the job or the task ID, live or finished.
 
     The beginning of a live job's id is enough. A job that is over and a task need the whole id; of a task
-    that lives, JOB-SLOT is.
+    that lives, JOB-SLOT is, and of a Mantis job JOB-STAGE.SLOT.
 
     A job comes with its tasks; PORTS says by which ports of the host those of a container are reached. Of
-    a service only the latest run of each slot is listed, and the ATTEMPT tells how often it was started.
+    a service or a Mantis job only the latest run of each slot is listed, and the ATTEMPT tells how often it
+    was started.
     """
     from titus_celery.cli import pages
     from titus_celery.cli.lookup import look_up
@@ -54,19 +59,23 @@ def show(id: str, is_all: bool, form: str, server: str, owner: str) -> None:
     elif isinstance(found, pb.Job):
         _print_job(found, is_all)
     else:
-        _print_facts({"task": found.id, **_outcome(found.state), **dict(sorted(found.taskContext.items()))})
+        pages.print_facts(
+            {"task": found.id, **_outcome(found.state), **dict(sorted(found.taskContext.items()))}
+        )
         _print_history(found.stateChanges)
 
 
 def _print_job(job: pb.Job, is_all: bool) -> None:
-    from titus_celery.cli.specs import is_service
+    from titus_celery.cli import pages
+    from titus_celery.cli.specs import is_scalable
 
     tasks = sorted(job.tasks, key=lambda task: (_slot(task), _attempt(task)))
     latest = _latest(tasks)
-    _print_facts(_facts(job, latest))
+    pages.print_facts(_facts(job, latest))
     _print_history(job.stateChanges)
+    _print_stages(job, latest)
     click.echo()
-    shown = latest if is_service(job.jobDescriptor) and not is_all else tasks
+    shown = latest if is_scalable(job.jobDescriptor) and not is_all else tasks
     _print_tasks(shown)
     if len(shown) < len(tasks):
         console.note(f"{len(tasks) - len(shown)} earlier runs are not listed; --all lists them")
@@ -80,38 +89,78 @@ def _latest(tasks: Sequence[pb.Task]) -> Sequence[pb.Task]:
 
 def _facts(job: pb.Job, latest: Sequence[pb.Task]) -> Mapping[str, str]:
     from titus_celery.cli import pages, words
-    from titus_celery.cli.specs import container_of, is_service, spec_of
+    from titus_celery.cli.specs import container_of, is_scalable, parts_of, wanted
+    from titus_celery.core.cluster import BUILT_IN
 
     descriptor = job.jobDescriptor
-    spec, container = spec_of(descriptor), container_of(descriptor)
+    is_of_ours = job.jobClusterId in {cluster.id for cluster in BUILT_IN.values()}
     facts = {
         "job": job.id,
         "name": descriptor.appName,
         "type": pages.kind(descriptor),
         **words.owner(descriptor.owner),
         **words.group(descriptor.jobGroupInfo),
+        "cluster": "" if is_of_ours else job.jobClusterId,
         **_outcome(job.jobState),
     }
-    numbers = spec.instances
-    if is_service(descriptor):
-        running = Counter(pages.state(task.state) for task in latest)["RUNNING"]
-        facts["tasks"] = f"{running} running of {numbers.desired} wanted"
-        facts["bounds"] = f"min {numbers.min}, max {pages.bound(numbers.max)}"
-        facts["restarts"] = str(sum(_attempt(task) - 1 for task in latest))
+    if descriptor.HasField("mantis"):
+        facts |= _running(latest, wanted(descriptor)) | words.mantis(descriptor.mantis)
+        return facts | words.labels(descriptor.labels)
+    [part] = parts_of(descriptor)
+    if is_scalable(descriptor):
+        facts |= _running(latest, part.instances.desired) | _bounds(part)
     else:
-        facts["tasks"] = str(numbers.desired)
+        facts["tasks"] = str(part.instances.desired)
         facts["time limit"] = words.seconds(descriptor.batch.runtimeLimitSecs)
-    facts["retries"] = words.retries(descriptor)
-    return facts | words.container(container) | words.labels(descriptor.labels)
+    facts["retries"] = words.retries(part)
+    return facts | words.container(container_of(descriptor, part)) | words.labels(descriptor.labels)
+
+
+def _running(latest: Sequence[pb.Task], desired: int) -> dict[str, str]:
+    """How many tasks there are of what is kept running, and how often some were started again."""
+    from titus_celery.cli import pages
+
+    running = Counter(pages.state(task.state) for task in latest)["RUNNING"]
+    restarts = sum(_attempt(task) - 1 for task in latest)
+    return {"tasks": f"{running} running of {desired} wanted", "restarts": str(restarts)}
+
+
+def _bounds(part: Part) -> dict[str, str]:
+    from titus_celery.cli import pages
+
+    return {"bounds": f"min {part.instances.min}, max {pages.bound(part.instances.max)}"}
+
+
+def _print_stages(job: pb.Job, latest: Sequence[pb.Task]) -> None:
+    """What each stage of a Mantis job is, and how many of its tasks run."""
+    from titus_celery.cli import pages, words
+    from titus_celery.cli.specs import container_of, parts_of, stage_of
+
+    if not job.jobDescriptor.HasField("mantis"):
+        return
+    for number, part in enumerate(parts_of(job.jobDescriptor)):
+        tasks = [task for task in latest if stage_of(task.taskContext) == number]
+        click.echo()
+        pages.print_facts(
+            {
+                "stage": str(number),
+                **_running(tasks, part.instances.desired),
+                **_bounds(part),
+                "retries": words.retries(part),
+                **words.container(container_of(job.jobDescriptor, part)),
+            }
+        )
 
 
 def _print_tasks(tasks: Sequence[pb.Task]) -> None:
     from titus_celery.cli import pages
 
+    has_stages = any("task.stage" in task.taskContext for task in tasks)
     has_ports = any(task.taskContext.get("task.ports") for task in tasks)
     rows = [
         (
-            str(_slot(task)),
+            *([task.taskContext["task.stage"]] if has_stages else []),
+            str(_slot(task)[1]),
             str(_attempt(task)),
             pages.state(task.state),
             task.taskContext.get("agent.host", ""),
@@ -121,8 +170,8 @@ def _print_tasks(tasks: Sequence[pb.Task]) -> None:
         )
         for task in tasks
     ]
-    ports = ("PORTS",) if has_ports else ()
-    console.table(("TASK", "ATTEMPT", "STATE", "HOST", *ports, "SINCE", "REASON"), rows)
+    stages, ports = ("STAGE",) if has_stages else (), ("PORTS",) if has_ports else ()
+    console.table((*stages, "TASK", "ATTEMPT", "STATE", "HOST", *ports, "SINCE", "REASON"), rows)
 
 
 def _outcome(state: pb.JobState | pb.TaskState) -> dict[str, str]:
@@ -131,19 +180,15 @@ def _outcome(state: pb.JobState | pb.TaskState) -> dict[str, str]:
     return {"state": pages.state(state), "reason": state.reason}
 
 
-def _slot(task: pb.Task) -> int:
-    return int(task.taskContext["task.index"])
+def _slot(task: pb.Task) -> tuple[int, int]:
+    """Its stage, 0 without one, and its slot."""
+    from titus_celery.cli.specs import stage_of
+
+    return stage_of(task.taskContext) or 0, int(task.taskContext["task.index"])
 
 
 def _attempt(task: pb.Task) -> int:
     return int(task.taskContext["task.resubmitNumber"]) + 1
-
-
-def _print_facts(facts: Mapping[str, str]) -> None:
-    given = {name: value for name, value in facts.items() if value}
-    width = max(map(len, given))
-    for name, value in given.items():
-        click.echo(f"{name:<{width}}  {console.printable(value)}")
 
 
 def _print_history(history: Iterable[pb.StateChange]) -> None:

@@ -9,7 +9,7 @@ import click
 
 from titus_celery.cli import console
 from titus_celery.cli.console import Fault
-from titus_celery.cli.options import connect, epilog, once_told, with_key, with_owner
+from titus_celery.cli.options import connect, epilog, once_told, with_cluster, with_key, with_owner
 
 if TYPE_CHECKING:
     from titus_celery.client import CallFailed, TitusClient
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ["submit"]
 
-#: Bytes. A job is a few lines; what is larger is another kind of file.
-FILE_MAX: Final = 4 * 1024 * 1024
 #: Statuses of a call that may have been carried out all the same.
 _UNSURE: Final = frozenset({"CANCELLED", "DEADLINE_EXCEEDED", "UNAVAILABLE"})
 
@@ -26,6 +24,7 @@ _EPILOG: Final = epilog(
     {
         "titus submit job.yaml": "",
         "titus submit job.yaml --follow": "and show what the containers write, to the end",
+        "titus submit --cluster web job.yaml": "into the cluster of that name",
         "titus submit --key nightly-7 job.yaml": "as often as you like: it is made once",
         "echo 'image: titus/hello' | titus submit -": "from standard input",
     },
@@ -42,6 +41,7 @@ _EPILOG: Final = epilog(
 @click.option("--quiet", "-q", is_flag=True, help="Print the ids and nothing else.")
 @click.option("--wait", is_flag=True, help="Wait for the end; the exit code is that of `titus run`.")
 @click.option("--follow", is_flag=True, help="Wait, and show what the containers write.")
+@with_cluster
 @with_key
 @with_owner
 @click.pass_context
@@ -52,6 +52,7 @@ def submit(
     quiet: bool,
     wait: bool,
     follow: bool,
+    cluster: str | None,
     key: str | None,
     server: str,
     owner: str,
@@ -62,7 +63,7 @@ def submit(
 
     \b
       image: titus/hello
-      type: service                # without it: batch, a job that ends
+      type: service                # without it: batch, a job that ends; mantis: see below
       command: echo hello          # or a list of words; entryPoint likewise
       env: {NAME: value}
       cpu: 0.5
@@ -82,17 +83,30 @@ def submit(
       labels: {team: blue}
       jobGroupInfo: {stack: prod, detail: eu, sequence: "001"}
 
+    \b
+    A Mantis job has stages, which run side by side, each task until it exits with 0:
+
+    \b
+      name: pipeline
+      stages:
+        - {image: titus/source, instances: 2}       # whatever a job has for its container
+        - {image: titus/sink, cpu: 0.5, retries: 9}
+      timeout: 8h                  # of the whole job, from when it was submitted
+
     Nothing is submitted if one document is wrong. If the server refuses one, those before it stay
     submitted, and it is said which, and how to go on. --wait and --follow go through several jobs one
     after another, so of output that the server keeps only for a while (after the end of a task) some may
     be gone. Ctrl-C ends the job that is being followed; a service it leaves running.
     """
     from titus_celery.adapters.system import SystemIds
+    from titus_celery.cli.cluster_lookup import look_up_cluster
     from titus_celery.cli.specs import is_service
 
     descriptors = _read(file)
     tell = console.silent if quiet else console.note
     with connect(server, owner) as client:
+        if cluster is not None:
+            _join(descriptors, look_up_cluster(client, cluster).id)
         ids = _submitted(client, descriptors, key or SystemIds().new(), once_told(tell), file)
     if not (wait or follow):
         return
@@ -101,6 +115,14 @@ def submit(
         for id, each in zip(ids, descriptors, strict=True)
     )
     ctx.exit(next(filter(None, list(ends)), 0))
+
+
+def _join(descriptors: Sequence[pb.JobDescriptor], cluster_id: str) -> None:
+    """Let the jobs be of this cluster."""
+    for descriptor in descriptors:
+        if descriptor.jobClusterId not in ("", cluster_id):
+            raise click.UsageError(f"--cluster is another than the file's, {descriptor.jobClusterId}")
+        descriptor.jobClusterId = cluster_id
 
 
 def _submitted(
@@ -145,17 +167,8 @@ def _name_of(file: BinaryIO) -> str:
 
 def _read(file: BinaryIO) -> list[pb.JobDescriptor]:
     from titus_celery.cli import jobfile
-    from titus_celery.cli.nodes import FileInvalid
 
-    name = getattr(file, "name", "-")
-    content = file.read(FILE_MAX + 1)
-    if len(content) > FILE_MAX:
-        raise FileInvalid(name, f"larger than {FILE_MAX // 2**20} MiB; this is no job file")
-    try:
-        return jobfile.read(content.decode("utf-8-sig"), name)
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise FileInvalid(f"{name}:{line}", "this is not UTF-8 text") from error
+    return jobfile.read(*jobfile.content_of(file))
 
 
 def _watched(job_id: str, is_service: bool, follow: bool, quiet: bool, server: str, owner: str) -> int:

@@ -2,7 +2,8 @@
 
 | code | means |
 |---|---|
-| the container's own | of the last run of each slot, the first that is not 0, by slot |
+| the container's own | of the last run of each slot, the first that is not 0, by stage and slot |
+| 0 | also: a Mantis job that was ended as its owner or its cluster has it |
 | 124 | it ran into its runtime limit |
 | 125 | no container of that slot ran to an exit, or it was ended from outside and exited with 0 |
 | 128+n | signal n ended it |
@@ -14,16 +15,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from titus_celery.core.reasons import Code
 from titus_celery.grpc.proto import titus_celery_v1_pb2 as v1
 
-__all__ = ["Verdict", "of_end", "of_slots"]
+__all__ = ["Verdict", "of_end", "of_mantis", "of_slots"]
+
+#: How slots are told apart, in their order.
+Slot = TypeVar("Slot", int, tuple[int, int])
 
 LIMIT_REACHED: Final = 124
 NOT_RUN: Final = 125
 SIGNALLED: Final = 128
+_OF_LIMIT: Final = "it ran into its runtime limit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +46,7 @@ def of_end(end: v1.End | None, memory: str) -> Verdict:
     if end.reason_code in (Code.NORMAL.value, Code.SCALED_DOWN.value):
         return Verdict(0)
     if end.reason_code == Code.LIMIT.value:
-        return Verdict(LIMIT_REACHED, "it ran into its runtime limit")
+        return Verdict(LIMIT_REACHED, _OF_LIMIT)
     reason = end.reason or end.reason_code or "no reason was given"
     if end.reason_code == Code.OOM.value:
         reason = f"out of memory (limit {memory})" if memory else "out of memory"
@@ -53,6 +58,14 @@ def of_end(end: v1.End | None, memory: str) -> Verdict:
     return Verdict(NOT_RUN, reason)
 
 
-def of_slots(verdicts: Mapping[int, Verdict]) -> tuple[int, Verdict] | None:
+def of_mantis(reason: str) -> Verdict:
+    """What it means that a Mantis job finished for this reason, although its tasks did not end well."""
+    code, _, _ = reason.partition(":")
+    if code == Code.LIMIT.value:
+        return Verdict(LIMIT_REACHED, _OF_LIMIT)
+    return Verdict(0, f"the job finished: {reason}")
+
+
+def of_slots(verdicts: Mapping[Slot, Verdict]) -> tuple[Slot, Verdict] | None:
     """The first slot that did not end well, and its verdict; None if all of them did."""
     return next(((slot, verdicts[slot]) for slot in sorted(verdicts) if verdicts[slot].code), None)

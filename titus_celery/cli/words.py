@@ -5,12 +5,22 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from datetime import timedelta
+from typing import Final
 
-from titus_celery.cli.specs import is_service, spec_of
+from titus_celery.cli.specs import Part
+from titus_celery.core.cluster import CATCH_UP, TIME_ZONE
 from titus_celery.core.parameters import VOLUMES
+from titus_celery.core.retry import WORKER_DELAYS, WORKER_RETRIES_MAX
 from titus_celery.grpc.proto import titus_job_api_pb2 as pb
 
-__all__ = ["container", "group", "labels", "owner", "retries", "seconds"]
+__all__ = ["container", "group", "kind", "labels", "mantis", "owner", "retries", "schedule", "seconds"]
+
+_KINDS: Final = {"batch": "batch job", "service": "service", "mantis": "Mantis job"}
+
+
+def kind(of: pb.JobDescriptor) -> str:
+    """What kind of job it is."""
+    return _KINDS.get(of.WhichOneof("jobSpec") or "", "job")
 
 
 def owner(of: pb.Owner) -> dict[str, str]:
@@ -39,14 +49,29 @@ def container(of: pb.Container) -> dict[str, str]:
     }
 
 
+def mantis(of: pb.MantisJobSpec) -> dict[str, str]:
+    """How long a Mantis job lives, and what holds for all of its stages."""
+    terms = of.jobSLA
+    idle = ""
+    if terms.durationType == pb.MantisJobSLA.Transient:
+        idle = f"after {seconds(of.subscriptionTimeoutSecs) or 'some time'} without observers"
+        idle += f", {seconds(terms.minRuntimeSecs)} after it runs at the soonest" * bool(terms.minRuntimeSecs)
+    return {
+        "time limit": seconds(terms.runtimeLimitSecs),
+        "ends": idle,
+        "unique as": terms.userProvidedType,
+        "job parameters": _pairs(of.parameters),
+    }
+
+
 def labels(of: Mapping[str, str]) -> dict[str, str]:
     """A row for each label."""
     return {f"label {name}": value for name, value in sorted(of.items())}
 
 
-def retries(of: pb.JobDescriptor) -> str:
-    """How often a task is tried again, and after how long."""
-    policy = spec_of(of).retryPolicy
+def retries(of: Part) -> str:
+    """How often a task of this part is tried again, and after how long."""
+    policy = of.retryPolicy
     match policy.WhichOneof("policy"):
         case "immediate":
             return str(policy.immediate.retries)
@@ -57,7 +82,20 @@ def retries(of: pb.JobDescriptor) -> str:
             backed_off = policy.exponentialBackOff
             most = f", at most {_ms(backed_off.maxDelayIntervalMs)}" if backed_off.maxDelayIntervalMs else ""
             return f"{backed_off.retries}, after {_ms(backed_off.initialDelayMs)}, then doubling{most}"
-    return "without end" if is_service(of) else ""
+    if isinstance(of, pb.MantisStage):
+        soonest, *others = (f"{delay.total_seconds():g}" for delay in WORKER_DELAYS)
+        return f"{WORKER_RETRIES_MAX}, the first after {soonest} s, others after {', '.join(others)} s"
+    return "without end" if isinstance(of, pb.ServiceJobSpec) else ""
+
+
+def schedule(of: pb.JobClusterDescriptor) -> str:
+    """When jobs of the cluster are made, on whose clocks, and what about one that lives then."""
+    rules, parameters = of.mantis, of.jobDescriptor.mantis.parameters
+    if not rules.cronSpec:
+        return ""
+    told = [f"{rules.cronSpec} ({parameters.get(TIME_ZONE) or 'UTC'})", rules.cronPolicy]
+    told += ["catches up"] if parameters.get(CATCH_UP) == "once" else []
+    return ", ".join(part for part in told if part)
 
 
 def seconds(count: int) -> str:

@@ -2,65 +2,27 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
-from types import TracebackType
-from typing import Final, Self, TypeVar
-from uuid import uuid4
 
-import grpc
-
-from titus_celery.client.failure import CallFailed, describe, failure, partly, parts_of
+from titus_celery.client.clusters import ClusterCalls
+from titus_celery.client.connection import DEADLINE, DEFAULT_SERVER, PAGE_SIZE, PATIENCE
+from titus_celery.client.failure import CallFailed
 from titus_celery.client.hearing import Heard, Hearing
-from titus_celery.client.repeating import in_parts, repeated
-from titus_celery.client.streams import Disconnected, OpenStream, Reconnected, resumed
+from titus_celery.client.repeating import in_parts
+from titus_celery.client.streams import Disconnected, OpenStream, Reconnected
 from titus_celery.grpc.proto import titus_celery_v1_pb2 as v1
 from titus_celery.grpc.proto import titus_celery_v1_pb2_grpc as v1_grpc
 from titus_celery.grpc.proto import titus_job_api_pb2 as pb
-from titus_celery.grpc.proto import titus_job_api_pb2_grpc as pb_grpc
 
 __all__ = ["DEFAULT_SERVER", "Instances", "Resized", "TitusClient"]
-
-DEFAULT_SERVER: Final = "127.0.0.1:7104"
-
-#: How long one call may take, and for how long a submission is repeated.
-DEADLINE: Final = timedelta(seconds=20)
-#: How long a stream may be without a server before it is given up.
-PATIENCE: Final = timedelta(seconds=60)
-#: Jobs asked for at a time: what the server answers by itself.
-PAGE_SIZE: Final = 100
-#: Under which a submission can be repeated (docs/semantics.md A19).
-KEY: Final = "x-titus-idempotency-key"
-
-#: Reconnect within a second of the server's return; notice a peer that vanished without a word.
-#: Messages as large as a job of a thousand tasks needs.
-_CHANNEL_OPTIONS: Final = (
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 2_000),
-    ("grpc.max_reconnect_backoff_ms", 1_000),
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.max_receive_message_length", 64 * 1024 * 1024),
-    # The proxy settings of a desktop are about the web; servers are named explicitly.
-    ("grpc.enable_http_proxy", 0),
-)
-
-#: A HealthCheckResponse that says SERVING: field 1, varint 1. Written out because the package with
-#: the message comes with the server alone.
-_SERVING: Final = b"\x08\x01"
-
-Request = TypeVar("Request")
-Reply = TypeVar("Reply")
-Metadata = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Instances:
-    """How many tasks a service is to have, and within which bounds; a max of 0 is none."""
+    """How many tasks a service or a stage is to have, and within which bounds; a max of 0 is none."""
 
     desired: int
     min: int = 0
@@ -69,32 +31,17 @@ class Instances:
 
 @dataclass(frozen=True, slots=True)
 class Resized:
-    """The numbers of a service before a change, and after it."""
+    """The numbers of a service, or of a stage, before a change, and after it."""
 
     before: Instances
     after: Instances
 
 
-class _Real:
-    """Time as it passes, until the client is closed."""
-
-    def __init__(self, closed: threading.Event) -> None:
-        self._closed = closed
-
-    def now(self) -> timedelta:
-        """Time since some fixed moment."""
-        return timedelta(seconds=time.monotonic())
-
-    def wait(self, span: timedelta) -> bool:
-        """Let *span* pass; True if the client was closed."""
-        return self._closed.wait(span.total_seconds())
-
-
-class TitusClient:
+class TitusClient(ClusterCalls):
     """A connection to one server. Safe to use from several threads; close it, or use it in `with`.
 
-    *caller* is an e-mail address; it becomes the owner of jobs that name none (docs/semantics.md A3).
-    Every method raises CallFailed.
+    *caller* is an e-mail address; it becomes the owner of jobs and clusters that name none
+    (docs/semantics.md A3). Every method raises CallFailed. Those about clusters are in `ClusterCalls`.
     """
 
     def __init__(
@@ -105,30 +52,9 @@ class TitusClient:
         deadline: timedelta = DEADLINE,
         patience: timedelta = PATIENCE,
     ) -> None:
-        self.server = server
-        self._metadata: Metadata = (
-            (("x-titus-callerid", caller), ("x-titus-caller-email", caller)) if caller else ()
-        )
-        self._deadline = deadline
-        self._patience = patience
-        self._closed = threading.Event()
-        self._channel = grpc.insecure_channel(server, options=_CHANNEL_OPTIONS)
-        self._jobs = pb_grpc.JobManagementServiceStub(self._channel)
+        super().__init__(server, caller, deadline=deadline, patience=patience)
         self._outputs = v1_grpc.TaskOutputServiceStub(self._channel)
         self._observations = v1_grpc.ObservationServiceStub(self._channel)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """End every open stream, whichever thread reads it, and let go of the connection."""
-        self._closed.set()
-        self._channel.close()
 
     # ------------------------------------------------------------------------------------------- submit
 
@@ -139,24 +65,13 @@ class TitusClient:
         *,
         on_wait: Callable[[CallFailed], None] = lambda failed: None,
     ) -> str:
-        """Create the job; its id. With the same *key* again: no second job, and the same id (A19).
+        """Create the job, in the cluster that its `jobClusterId` names; its id.
 
-        Sent again, for at most the deadline, while the server is away; *on_wait* hears why. Without a key
-        it gets one of its own. If it is not known in the end whether the job was accepted, the error
-        names the key to try again with.
+        With the same *key* again: no second job, and the same id (A19). Sent again, for at most the deadline,
+        while the server is away; *on_wait* hears why. Without a key it gets one of its own. If it is not
+        known in the end whether the job was accepted, the error names the key to try again with.
         """
-        doing = "submit the job"
-        key = str(uuid4()) if key is None else key
-        if not (key.strip() and key.isascii() and key.isprintable()):
-            raise CallFailed(doing, "INVALID_ARGUMENT", f"{key!r} is no key: it takes plain characters")
-        metadata = (*self._metadata, (KEY, key))
-
-        def send(left: timedelta) -> pb.JobId:
-            return self._jobs.CreateJob(descriptor, timeout=left.total_seconds(), metadata=metadata)
-
-        refuse = partial(failure, doing=doing, server=self.server)
-        unsure = f"it may have been accepted; sent again with the key {key} it is made once"
-        return repeated(send, self._deadline, _Real(self._closed), refuse, on_wait, unsure).id
+        return self._create(self._jobs.CreateJob, descriptor, "submit the job", key, on_wait).id
 
     # --------------------------------------------------------------------------------------------- find
 
@@ -246,20 +161,28 @@ class TitusClient:
         in_parts(doing, task_ids, lambda ids: self._call(self._jobs.KillTasks, pb.TaskIds(id=ids), doing))
 
     def resize(
-        self, job_id: str, desired: int | None = None, *, min: int | None = None, max: int | None = None
+        self,
+        job_id: str,
+        desired: int | None = None,
+        *,
+        min: int | None = None,
+        max: int | None = None,
+        stage: int | None = None,
     ) -> Resized:
-        """Let the service have other numbers of tasks; returns when the wish is on record.
+        """Let the service, or a *stage* of the Mantis job (from 0), have other numbers of tasks; returns when
+        the wish is on record.
 
         What is None stays as it was when this was called: of two clients that change different numbers at
-        the same time, one may undo the other's.
+        the same time, one may undo the other's. The stage may be left out if there is just one.
         """
-        found = self.find(job_id).jobDescriptor.service.instances
+        doing = f"resize job {job_id}"
+        found, number = _numbers_of(self.find(job_id).jobDescriptor, stage, doing)
         before = Instances(desired=found.desired, min=found.min, max=found.max)
         given = {"desired": desired, "min": min, "max": max}
         after = replace(before, **{name: number for name, number in given.items() if number is not None})
         numbers = pb.TaskInstances(desired=after.desired, min=after.min, max=after.max)
-        update = pb.JobInstancesUpdate(jobId=job_id, instances=numbers)
-        self._call(self._jobs.UpdateJobInstances, update, f"resize job {job_id}")
+        update = pb.JobInstancesUpdate(jobId=job_id, instances=numbers, stageIndex=number)
+        self._call(self._jobs.UpdateJobInstances, update, doing)
         return Resized(before, after)
 
     def enable_scaling(self, job_id: str) -> None:
@@ -312,37 +235,7 @@ class TitusClient:
         opener = partial(self._outputs.TailTask, request, metadata=self._metadata)
         return self._stream(opener, _ends_output, f"read the output of task {task_id}")
 
-    def serving(self) -> bool:
-        """Whether the server says that it is ready to serve; False also if none answers."""
-        check = self._channel.unary_unary(
-            "/grpc.health.v1.Health/Check",
-            request_serializer=lambda request: request,
-            response_deserializer=lambda reply: reply,
-        )
-        try:
-            return bool(check(b"", timeout=1) == _SERVING)
-        except grpc.RpcError:
-            return False
-
     # ----------------------------------------------------------------------------------------- inside
-
-    def _call(
-        self,
-        method: grpc.UnaryUnaryMultiCallable[Request, Reply],
-        request: Request,
-        doing: str,
-        patient: bool = False,
-    ) -> Reply:
-        span = self._patience if patient else self._deadline
-        try:
-            return method(
-                request, timeout=span.total_seconds(), metadata=self._metadata, wait_for_ready=patient
-            )
-        except grpc.RpcError as error:
-            failures, done = parts_of(error)
-            if failures:
-                raise partly(doing, failures, done) from error
-            raise failure(*describe(error), doing, self.server) from error
 
     def _heard(
         self,
@@ -354,12 +247,19 @@ class TitusClient:
         for item in self._stream(opener, last, doing):
             yield from hearing.take(item)
 
-    def _stream(
-        self, opener: Callable[[], OpenStream[Reply]], last: Callable[[Reply], bool], doing: str
-    ) -> Iterator[Reply | Disconnected | Reconnected]:
-        refuse = partial(failure, doing=doing, server=self.server)
-        return resumed(opener, last, self._patience, _Real(self._closed), refuse)
-
 
 def _ends_job(event: v1.JobEvent) -> bool:
     return event.notification.HasField("jobFinished")
+
+
+def _numbers_of(of: pb.JobDescriptor, stage: int | None, doing: str) -> tuple[pb.TaskInstances, int]:
+    """The numbers that are to change, and the number of their stage."""
+    if not of.HasField("mantis"):
+        if stage is not None:
+            raise CallFailed(doing, "FAILED_PRECONDITION", "it is no Mantis job, and has no stages")
+        return of.service.instances, 0
+    stages = of.mantis.stages
+    if (stage is None and len(stages) > 1) or (stage or 0) not in range(len(stages)):
+        which = "say which" if stage is None else f"there is no stage {stage}"
+        raise CallFailed(doing, "OUT_OF_RANGE", f"{which}: it has the stages 0 to {len(stages) - 1}")
+    return stages[stage or 0].instances, stage or 0

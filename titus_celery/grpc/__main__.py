@@ -43,6 +43,7 @@ def process_services() -> GatewayServices:
     parts = bootstrap.gateway(settings, bootstrap.process_app())
     return GatewayServices(
         jobs=parts.jobs,
+        clusters=parts.clusters,
         feed=Feed(parts.log, parts.snapshots, parts.known_clusters),
         log=parts.log,
         committed=parts.committed,

@@ -1,4 +1,4 @@
-"""Who calls, as the request's metadata says (docs/semantics.md A3)."""
+"""Who calls, and what else the request's metadata says (docs/semantics.md A2, A3, A19, B5)."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ from collections.abc import Iterable
 from typing import Final
 
 from titus_celery.core.model import Caller
-from titus_celery.errors import InvalidRequest, Unsupported, Violation
+from titus_celery.errors import InvalidRequest, Violation
 
-__all__ = ["caller_from", "key_from", "refuse_unsupported", "resume_from"]
+__all__ = ["caller_from", "cluster_from", "key_from", "resume_from"]
 
 ID_KEY: Final = "x-titus-callerid"
 EMAIL_KEY: Final = "x-titus-caller-email"
-#: Metadata that would change what a creation means, if this release knew it: ignoring it would
-#: silently do something else than was asked (A2, A19).
-UNSUPPORTED_KEYS: Final = ("x-titus-job-cluster-id",)
+#: The cluster that a new job is to join (A2).
+CLUSTER_KEY: Final = "x-titus-job-cluster-id"
 #: Under which a creation can be repeated (A19), and from where a stream goes on (B5).
 IDEMPOTENCY_KEY: Final = "x-titus-idempotency-key"
 RESUME_KEY: Final = "x-titus-resume"
@@ -40,16 +39,20 @@ def key_from(metadata: Metadata | None) -> str:
     return _value(metadata, IDEMPOTENCY_KEY)
 
 
+def cluster_from(metadata: Metadata | None, named: str) -> str:
+    """The cluster that a new job is to join, which its descriptor may have *named*; "" if neither says.
+
+    InvalidRequest if they say different ones.
+    """
+    told = _value(metadata, CLUSTER_KEY)
+    if told and named and told != named:
+        raise InvalidRequest([Violation("jobClusterId", f"metadata {CLUSTER_KEY} names another cluster")])
+    return named or told
+
+
 def resume_from(metadata: Metadata | None) -> str:
     """The place from which a stream is to go on; "" if it is to begin."""
     return _value(metadata, RESUME_KEY)
-
-
-def refuse_unsupported(metadata: Metadata | None) -> None:
-    """Unsupported if the metadata asks for what a creation cannot heed."""
-    for key in UNSUPPORTED_KEYS:
-        if _value(metadata, key):
-            raise Unsupported(f"metadata {key}")
 
 
 def _value(metadata: Metadata | None, wanted: str) -> str:

@@ -32,11 +32,14 @@ from titus_celery.grpc.proto import titus_job_api_pb2 as pb
 
 __all__ = [
     "LONGEST",
+    "UINT32_MAX",
     "descriptor_from_pb",
     "descriptor_to_pb",
     "instances_from_pb",
+    "owner_to_pb",
     "retry_from_pb",
     "retry_to_pb",
+    "uint",
 ]
 
 #: The longest duration that is told from longer ones: a century. The wire can hold more than a
@@ -44,7 +47,7 @@ __all__ = [
 LONGEST: Final = timedelta(days=36_525)
 
 #: The largest number of a uint32 and of a uint64 field.
-_UINT32_MAX: Final = 2**32 - 1
+UINT32_MAX: Final = 2**32 - 1
 _UINT64_MAX: Final = 2**64 - 1
 
 _SECOND: Final = timedelta(seconds=1)
@@ -207,7 +210,7 @@ def descriptor_to_pb(descriptor: JobDescriptor) -> pb.JobDescriptor:
     """
     try:
         return pb.JobDescriptor(
-            owner=_owner_to_pb(descriptor.owner),
+            owner=owner_to_pb(descriptor.owner),
             appName=descriptor.app_name,
             jobGroupInfo=_group_to_pb(descriptor.group) if descriptor.group else None,
             labels=descriptor.labels,
@@ -225,7 +228,7 @@ def descriptor_to_pb(descriptor: JobDescriptor) -> pb.JobDescriptor:
 def retry_to_pb(policy: RetryPolicy, of: str = "batch") -> pb.RetryPolicy:
     """*policy* of such a job as it goes over the wire; InvalidRequest for numbers that do not fit."""
     at = f"{of}.retryPolicy.{policy.kind.value}"
-    retries = _uint(policy.retries, _UINT32_MAX, f"{at}.retries")
+    retries = uint(policy.retries, UINT32_MAX, f"{at}.retries")
     match policy.kind:
         case RetryKind.IMMEDIATE:
             return pb.RetryPolicy(immediate=pb.RetryPolicy.Immediate(retries=retries))
@@ -319,13 +322,14 @@ def _service_to_pb(service: ServiceSpec) -> pb.ServiceJobSpec:
 
 def _instances_to_pb(spec: BatchSpec | ServiceSpec | Stage, at: str) -> pb.TaskInstances:
     return pb.TaskInstances(
-        min=_uint(spec.min, _UINT32_MAX, f"{at}.min"),
-        max=_uint(spec.max, _UINT32_MAX, f"{at}.max"),
-        desired=_uint(spec.desired, _UINT32_MAX, f"{at}.desired"),
+        min=uint(spec.min, UINT32_MAX, f"{at}.min"),
+        max=uint(spec.max, UINT32_MAX, f"{at}.max"),
+        desired=uint(spec.desired, UINT32_MAX, f"{at}.desired"),
     )
 
 
-def _owner_to_pb(owner: Owner) -> pb.Owner | None:
+def owner_to_pb(owner: Owner) -> pb.Owner | None:
+    """*owner* as it goes over the wire; None for nobody."""
     if owner == Owner():
         return None
     return pb.Owner(ownerEmail=owner.owner_email, teamEmail=owner.team_email)
@@ -356,10 +360,11 @@ def _constraints_to_pb(constraints: Constraints) -> pb.Constraints | None:
 
 
 def _units(span: timedelta, unit: timedelta, at: str) -> int:
-    return _uint(-(-span // unit), _UINT64_MAX, at)
+    return uint(-(-span // unit), _UINT64_MAX, at)
 
 
-def _uint(number: int, top: int, at: str) -> int:
+def uint(number: int, top: int, at: str) -> int:
+    """*number*, if the field *at* can carry it, which goes up to *top*; InvalidRequest if not."""
     if 0 <= number <= top:
         return number
     raise InvalidRequest([Violation(at, f"{number} does not fit: it must be from 0 to {top}")])

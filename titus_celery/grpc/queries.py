@@ -12,7 +12,7 @@ from titus_celery.core.catalog import Entry, Seat
 from titus_celery.core.cluster_query import cluster_criteria
 from titus_celery.core.lifecycle import job_of
 from titus_celery.core.model import JobId, JobSummary, Task, TaskId
-from titus_celery.core.paging import FIRST_PAGE, Page, Totals, page_asked
+from titus_celery.core.paging import Page
 from titus_celery.core.query import Criteria, criteria, terms_of
 from titus_celery.core.states import State
 from titus_celery.errors import Unavailable
@@ -22,6 +22,7 @@ from titus_celery.grpc.fields import Selection, selection
 from titus_celery.grpc.hub import Hub
 from titus_celery.grpc.ids import job_id_from
 from titus_celery.grpc.looks import active_job, job_query_reply, task_query_reply, whole_job
+from titus_celery.grpc.pages import page_from, pagination_to_pb
 from titus_celery.grpc.proto import titus_job_api_pb2 as pb
 from titus_celery.grpc.threads import Threads
 from titus_celery.service.jobs import Jobs
@@ -48,7 +49,7 @@ class Queries:
 
     async def jobs(self, query: pb.JobQuery) -> bytes:
         """A page of jobs (docs/semantics.md B1.12, B4)."""
-        wanted, page = criteria(query.fiterlingCriteria), _page_of(query)
+        wanted, page = criteria(query.fiterlingCriteria), page_from(query)
         fields = selection(query.fields, pb.Job)
         await self._hub.caught_up()
         if wanted.wants_over:
@@ -56,7 +57,7 @@ class Queries:
         else:
             entries, total = self._hub.catalog.find(wanted, page.number * page.size, page.size)
             found = [active_job(entry) for entry in entries]
-        return job_query_reply(_selected(found, fields, pb.Job), _pagination(page, total))
+        return job_query_reply(_selected(found, fields, pb.Job), pagination_to_pb(page, total))
 
     async def task(self, task_id: TaskId) -> bytes:
         """A task, live, finished or replaced (docs/semantics.md B1.18)."""
@@ -70,7 +71,7 @@ class Queries:
     async def tasks(self, query: pb.TaskQuery) -> bytes:
         """A page of the tasks of one job (docs/semantics.md B1.19, B4)."""
         job_id = job_id_from(query.jobId, "jobId")
-        wanted, page = criteria(query.fiterlingCriteria), _page_of(query)
+        wanted, page = criteria(query.fiterlingCriteria), page_from(query)
         fields = selection(query.fields, pb.Task)
         await self._hub.caught_up()
         entry = self._hub.catalog.get(job_id)
@@ -82,16 +83,16 @@ class Queries:
         found.sort(key=lambda each: each[0])
         start = page.number * page.size
         looks = [look for _, look in found[start : start + page.size]]
-        return task_query_reply(_selected(looks, fields, pb.Task), _pagination(page, len(found)))
+        return task_query_reply(_selected(looks, fields, pb.Task), pagination_to_pb(page, len(found)))
 
     async def clusters(self, query: pb.JobClusterQuery) -> bytes:
         """A page of clusters (docs/semantics.md B1.4, B4)."""
-        wanted, page = cluster_criteria(query.fiterlingCriteria), _page_of(query)
+        wanted, page = cluster_criteria(query.fiterlingCriteria), page_from(query)
         fields = selection(query.fields, pb.JobCluster)
         await self._hub.caught_up()
         entries, total = self._hub.clusters.find(wanted, page.number * page.size, page.size)
         found = [whole_cluster(entry) for entry in entries]
-        return cluster_query_reply(_selected(found, fields, pb.JobCluster), _pagination(page, total))
+        return cluster_query_reply(_selected(found, fields, pb.JobCluster), pagination_to_pb(page, total))
 
     async def _entry(self, job_id: JobId) -> Entry | None:
         """The live job as it is known here; None: the store must be asked."""
@@ -177,18 +178,3 @@ def _selected(
     for message in messages:
         fields.keep_in(message)
     return [message.SerializeToString() for message in messages]
-
-
-def _page_of(query: pb.JobQuery | pb.TaskQuery | pb.JobClusterQuery) -> Page:
-    # Only what is absent has a default: a page of size 0 that was asked for is an error.
-    return page_asked(query.page.pageNumber, query.page.pageSize) if query.HasField("page") else FIRST_PAGE
-
-
-def _pagination(page: Page, total: int) -> pb.Pagination:
-    totals = Totals(page=page, items=total)
-    return pb.Pagination(
-        currentPage=pb.Page(pageNumber=page.number, pageSize=page.size),
-        hasMore=totals.has_more,
-        totalPages=totals.pages,
-        totalItems=total,
-    )

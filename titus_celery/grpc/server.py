@@ -17,12 +17,14 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from titus_celery.errors import SettingsError
+from titus_celery.grpc.cluster_schedule_servicer import ClusterSchedules
 from titus_celery.grpc.hub import OBSERVER_EVENTS_MAX, Hub
 from titus_celery.grpc.interceptor import Errors
 from titus_celery.grpc.observation_servicer import Observations
 from titus_celery.grpc.outputs_servicer import TaskOutputs
 from titus_celery.grpc.proto import titus_celery_v1_pb2, titus_job_api_pb2
 from titus_celery.grpc.proto.titus_celery_v1_pb2_grpc import (
+    add_ClusterServiceServicer_to_server,
     add_ObservationServiceServicer_to_server,
     add_TaskOutputServiceServicer_to_server,
 )
@@ -33,6 +35,7 @@ from titus_celery.grpc.streams import Streams
 from titus_celery.grpc.threads import Threads
 from titus_celery.ports import ChangeLog
 from titus_celery.service.change import Committed
+from titus_celery.service.clusters import JobClusters
 from titus_celery.service.feed import Feed
 from titus_celery.service.jobs import Jobs
 from titus_celery.service.subscriptions import Subscriptions
@@ -46,6 +49,7 @@ SERVICES: Final = (
     titus_job_api_pb2.DESCRIPTOR.services_by_name["JobManagementService"].full_name,
     titus_celery_v1_pb2.DESCRIPTOR.services_by_name["TaskOutputService"].full_name,
     titus_celery_v1_pb2.DESCRIPTOR.services_by_name["ObservationService"].full_name,
+    titus_celery_v1_pb2.DESCRIPTOR.services_by_name["ClusterService"].full_name,
 )
 
 #: Threads for calls to the store: each takes milliseconds, so this many serve thousands a second.
@@ -86,13 +90,14 @@ class GatewayServices:
     """The use cases that the gateway offers."""
 
     jobs: Jobs
+    clusters: JobClusters
     feed: Feed
     log: ChangeLog
-    #: Told of each commit of *jobs*.
+    #: Told of each commit of *jobs* and *clusters*.
     committed: Committed
     tails: Tails
     subscriptions: Subscriptions
-    #: Bytes of the description of a job.
+    #: Bytes of the description of a job or cluster.
     descriptor_bytes_max: int
 
 
@@ -122,6 +127,7 @@ class Gateway:
         queries = Queries(services.jobs, self._hub, self._threads)
         jobs = JobManagement(
             services.jobs,
+            services.clusters,
             queries,
             streams,
             self._threads,
@@ -130,6 +136,8 @@ class Gateway:
         )
         add_JobManagementServiceServicer_to_server(jobs, self._server)
         add_ObservationServiceServicer_to_server(Observations(streams), self._server)
+        schedules = ClusterSchedules(services.clusters, self._threads)
+        add_ClusterServiceServicer_to_server(schedules, self._server)
         add_TaskOutputServiceServicer_to_server(self._outputs, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -16,15 +17,15 @@ from google.protobuf.empty_pb2 import Empty
 
 from titus_celery.core.descriptor import JobDescriptor
 from titus_celery.core.model import Caller
-from titus_celery.errors import InvalidRequest, Unsupported, Violation
-from titus_celery.grpc.caller import caller_from, key_from, refuse_unsupported, resume_from
+from titus_celery.grpc.caller import caller_from, cluster_from, key_from, resume_from
+from titus_celery.grpc.cluster_servicer import ClusterMethods
 from titus_celery.grpc.convert import descriptor_from_pb, instances_from_pb
 from titus_celery.grpc.ids import cluster_id_from, ids_from, job_id_from, task_id_from
 from titus_celery.grpc.proto import titus_job_api_pb2 as pb
-from titus_celery.grpc.proto.titus_job_api_pb2_grpc import JobManagementServiceServicer
 from titus_celery.grpc.queries import Queries
 from titus_celery.grpc.streams import Begin, Beginning, Events, Progress, Streams
 from titus_celery.grpc.threads import Threads
+from titus_celery.service.clusters import JobClusters
 from titus_celery.service.jobs import Jobs
 
 __all__ = ["POSITION_KEY", "RESUMED_KEY", "JobManagement"]
@@ -39,12 +40,13 @@ Context = grpc.aio.ServicerContext[Any, Any]
 Stream = AsyncGenerator[Any]
 
 
-class JobManagement(JobManagementServiceServicer):
+class JobManagement(ClusterMethods):
     """The 21 methods. What this release lacks is refused by name."""
 
     def __init__(
         self,
         jobs: Jobs,
+        clusters: JobClusters,
         queries: Queries,
         streams: Streams,
         threads: Threads,
@@ -52,32 +54,29 @@ class JobManagement(JobManagementServiceServicer):
         descriptor_bytes_max: int,
     ) -> None:
         """*creations*: the threads for what may wait for a registry."""
+        super().__init__(clusters, threads, descriptor_bytes_max)
         self._jobs = jobs
         self._queries = queries
         self._streams = streams
-        self._threads = threads
         self._creations = creations
-        self._descriptor_bytes_max = descriptor_bytes_max
 
     async def CreateJob(self, request: pb.JobDescriptor, context: Context) -> pb.JobId:
         """Accept a job (docs/semantics.md B1.9)."""
-        if (size := request.ByteSize()) > self._descriptor_bytes_max:
-            # Alone: it is not worth the time to look for what else is wrong with it.
-            most = f"has {size} bytes; the most is {self._descriptor_bytes_max}"
-            raise InvalidRequest([Violation("jobDescriptor", most)])
+        self._refuse_large(request, "jobDescriptor")
         metadata = context.invocation_metadata()
-        refuse_unsupported(metadata)
         caller, key = caller_from(metadata), key_from(metadata)
-        return await self._creations.run(self._create, descriptor_from_pb(request), caller, key)
+        job = descriptor_from_pb(request)
+        job = replace(job, cluster_id=cluster_from(metadata, job.cluster_id))
+        return await self._creations.run(self._create, job, caller, key)
 
     async def UpdateJobInstances(self, request: pb.JobInstancesUpdate, context: Context) -> Empty:
-        """Record how many tasks a service is to have (docs/semantics.md B1.10)."""
-        job_id = job_id_from(request.jobId, "jobId")
-        await self._threads.run(self._jobs.resize, job_id, instances_from_pb(request.instances))
+        """Record how many tasks a service, or a stage, is to have (docs/semantics.md B1.10)."""
+        job_id, wanted = job_id_from(request.jobId, "jobId"), instances_from_pb(request.instances)
+        await self._threads.run(self._jobs.resize, job_id, wanted, request.stageIndex)
         return Empty()
 
     async def UpdateJobStatus(self, request: pb.JobStatusUpdate, context: Context) -> Empty:
-        """Record whether a service is scaled by its policies (docs/semantics.md B1.11)."""
+        """Record whether a job is scaled by its policies (docs/semantics.md B1.11)."""
         await self._threads.run(self._jobs.enable, job_id_from(request.id), request.enableStatus)
         return Empty()
 
@@ -129,29 +128,9 @@ class JobManagement(JobManagementServiceServicer):
         await self._threads.run(self._jobs.kill_tasks, ids_from(request.id, task_id_from), caller)
         return Empty()
 
-    async def CreateJobCluster(self, request: pb.JobClusterDescriptor, context: Context) -> pb.JobClusterId:
-        """Not in this release."""
-        raise Unsupported("CreateJobCluster")
-
-    async def UpdateJobCluster(self, request: pb.JobCluster, context: Context) -> Empty:
-        """Not in this release."""
-        raise Unsupported("UpdateJobCluster")
-
-    async def RemoveJobCluster(self, request: pb.JobClusterId, context: Context) -> Empty:
-        """Not in this release."""
-        raise Unsupported("RemoveJobCluster")
-
     async def FindJobClusters(self, request: pb.JobClusterQuery, context: Context) -> Any:
         """A page of the clusters that are asked for (docs/semantics.md B1.4, B4)."""
         return await self._queries.clusters(request)
-
-    async def FindJobCluster(self, request: pb.JobClusterId, context: Context) -> pb.JobCluster:
-        """Not in this release."""
-        raise Unsupported("FindJobCluster")
-
-    async def UpdateJobClusterStatus(self, request: pb.JobClusterStatusUpdate, context: Context) -> Empty:
-        """Not in this release."""
-        raise Unsupported("UpdateJobClusterStatus")
 
     def ObserveJobCluster(self, request: pb.JobClusterId, context: Context) -> Stream:
         """A cluster and what happens to it, until it is removed (docs/semantics.md B5.3)."""

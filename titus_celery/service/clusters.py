@@ -95,10 +95,7 @@ class JobClusters:
         """
         self._refuse_built_in(cluster_id, "changed")
         known, _ = self._clusters.cluster(cluster_id)
-        new = self._checked(descriptor, caller)
-        if new.kind is not known.descriptor.kind:
-            was = known.descriptor.kind.value
-            raise InvalidRequest([Violation(new.kind.value, f"the cluster is of {was} jobs, and stays so")])
+        new = self._checked(descriptor, caller, known.descriptor.kind)
         if new.kind is not JobType.MANTIS:
             # Their descriptions do not say it.
             new = replace(new, enabled=known.is_enabled)
@@ -153,12 +150,18 @@ class JobClusters:
         """The cluster that this request made before, if it did (docs/semantics.md A19)."""
         found = self._records.claimed(ClaimKind.CLUSTER_KEY, key_name(sent))
         if found is not None and found.body != sent.body:
-            raise AlreadyExists(sent.key, found.id)
+            raise AlreadyExists(sent.key, found.id, "cluster")
         return None if found is None else ClusterId(found.id)
 
-    def _checked(self, descriptor: ClusterDescriptor, caller: Caller) -> ClusterDescriptor:
+    def _checked(
+        self, descriptor: ClusterDescriptor, caller: Caller, was: JobType | None = None
+    ) -> ClusterDescriptor:
         new = effective(descriptor, caller, self._limits)
-        if found := check(new, self._limits, self._calendar, self._records.now()):
+        found = check(new, self._limits, self._calendar, self._records.now())
+        if was and new.kind is not was:
+            why = f"the cluster is of {was.value} jobs, and stays so"
+            found = [Violation(new.kind.value, why), *found]
+        if found:
             raise InvalidRequest(found)
         return new
 

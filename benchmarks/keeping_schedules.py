@@ -1,0 +1,216 @@
+"""How late the times of many clusters' schedules are decided, and what schedules cost that are not due.
+
+    python benchmarks/keeping_schedules.py [--due N ...] [--idle N ...] [--passes N]
+
+It fills a store of its own with Mantis clusters whose schedules have a time in one and the same second, lets
+one control's timer keep them, and reads from the ledgers how long after that second each was decided, by the
+store's clock; its job is on record some 2 ms later. Its reference is the bare creation of as many such jobs,
+one after another by one thread, through the same write path. Wanted: of 200 clusters 99 in 100 are
+decided within a second, and 1,000 take as much more as they are more.
+
+Then it compares a pass of control over a store with 10 clusters whose schedules are not due with one over
+10,000. The bounds are told, not asserted: the exit code is 0 if everything could be measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Final
+
+from comparison import ninety_ninth, verdict
+from stage import store
+from stock import described
+
+from titus_celery.adapters.cluster_store import ClusterStore
+from titus_celery.adapters.cron_times import schedule
+from titus_celery.adapters.inventory_resolver import InventoryResolver
+from titus_celery.adapters.leases import LeaseStore
+from titus_celery.adapters.memory_queue import MemoryQueue
+from titus_celery.adapters.redis_keyspace import RedisKeyspace
+from titus_celery.adapters.registry import AgentStore
+from titus_celery.adapters.store import RecordStore
+from titus_celery.adapters.subscribers import SubscriberStore
+from titus_celery.adapters.system import SystemClock, SystemIds
+from titus_celery.core.cluster import ClusterDescriptor, MantisRules, Outcome
+from titus_celery.core.descriptor import JobDescriptor, JobType, MantisSpec, Stage
+from titus_celery.core.jobs import created
+from titus_celery.core.model import Caller, ClusterId, EngineId, JobId
+from titus_celery.service.change import WritePath
+from titus_celery.service.clusters import JobClusters
+from titus_celery.service.creation import Creation, Intake
+from titus_celery.service.keeper import Keeper
+from titus_celery.service.sweep import Sweep
+from titus_celery.service.timer import Timer
+from titus_celery.settings import Settings
+
+ANN: Final = Caller(id="ann", email="ann@example.com")
+#: What of 200 clusters 99 in 100 may be late by, in seconds.
+LATENESS_BOUND: Final = 1.0
+#: A pass over so many more schedules that are not due, in passes over few.
+IDLE_BOUND: Final = 1.2
+#: From when the clusters are made until their time comes, at least.
+LEAD: Final = timedelta(seconds=2)
+#: Clusters made in a second, at least: so long the making may take.
+PACE: Final = 150
+
+
+class Installation:
+    """Control and the use cases over one store."""
+
+    def __init__(self, url: str) -> None:
+        settings, clock, ids = Settings(), SystemClock(), SystemIds()
+        keyspace = RedisKeyspace(url, settings.namespace)
+        self.records, limits = RecordStore(keyspace), settings.limits()
+        self.writes = WritePath(self.records, MemoryQueue())
+        self.stored = ClusterStore(keyspace)
+        registry = AgentStore(keyspace)
+        image = template().container_of(0).image
+        registry.report_images(EngineId("engine-1"), {image.name: image.id})
+        self.clusters = JobClusters(
+            records=self.records,
+            clusters=self.stored,
+            writes=self.writes,
+            calendar=schedule,
+            ids=ids,
+            limits=limits,
+            clock=clock,
+        )
+        keeper = Keeper(
+            clusters=self.stored,
+            writes=self.writes,
+            creation=Creation(InventoryResolver(registry), limits),
+            intake=Intake(self.records, clock),
+            calendar=schedule,
+            ids=ids,
+            limits=limits,
+            firings_kept=timedelta(days=settings.keep_days),
+        )
+        self.sweep = Sweep(
+            records=self.records,
+            registry=registry,
+            leases=LeaseStore(keyspace),
+            writes=self.writes,
+            spans=settings.spans(),
+            lost_after=settings.agent_lost_after,
+            clock=clock,
+            subscribers=SubscriberStore(keyspace),
+            keeper=keeper,
+        )
+
+    def make(self, count: int, cron: str) -> Sequence[ClusterId]:
+        """So many clusters with this schedule."""
+        rules = MantisRules(cron=cron)
+        wanted = ClusterDescriptor(name="bench", kind=JobType.MANTIS, template=named(template()), rules=rules)
+        return [self.clusters.create(wanted, ANN) for _ in range(count)]
+
+
+def template() -> JobDescriptor:
+    """A Mantis job of one worker."""
+    plain = described(0)
+    container = replace(plain.containers["main"], image=plain.containers["main"].image)
+    stages = (Stage(desired=1, container_id="main"),)
+    spec = MantisSpec(name="bench", stages=stages)
+    return replace(plain, spec=spec, containers={"main": container})
+
+
+def named(job: JobDescriptor) -> JobDescriptor:
+    """*job* with its image by name alone, as people write it."""
+    container = job.containers["main"]
+    return replace(job, containers={"main": replace(container, image=replace(container.image, id=""))})
+
+
+def lateness(url: str, count: int) -> list[float]:
+    """How late, in seconds, each of so many clusters that are due at once was decided."""
+    here = Installation(url)
+    at = (here.records.now() + LEAD + timedelta(seconds=count / PACE)).replace(microsecond=0)
+    ids = here.make(count, f"{at.second} {at.minute} {at.hour} {at.day} {at.month} ? {at.year}")
+    if here.records.now() >= at:
+        raise SystemExit(f"benchmark: {count} clusters could not be made in time")
+    stop = threading.Event()
+    timer = threading.Thread(target=Timer(here.records, here.sweep).run, args=(stop,), daemon=True)
+    timer.start()
+    late: list[float] = []
+    for id in ids:
+        late.append((decided(here, id, at) - at).total_seconds())
+    stop.set()
+    timer.join()
+    return late
+
+
+def decided(here: Installation, id: ClusterId, at: datetime) -> datetime:
+    """When the cluster's time was decided; waits for it."""
+    while True:
+        firings, _ = here.stored.firings(id, 0, 10)
+        if firings:
+            [one] = firings
+            if (one.at, one.outcome) != (at, Outcome.FIRED):
+                raise SystemExit(f"benchmark: cluster {id}: {one}")
+            return one.decided_at
+        time.sleep(0.2)
+
+
+def bare(url: str, count: int) -> float:
+    """Seconds that the creation of so many such jobs takes, one after another."""
+    here, ids = Installation(url), SystemIds()
+    began = time.perf_counter()
+    for _ in range(count):
+        id = JobId(ids.new())
+        here.writes.create(lambda now, id=id: created(id, template(), "bench", now))  # type: ignore[misc]
+    return time.perf_counter() - began
+
+
+def idle_passes(url: str, counts: Sequence[int], passes: int) -> list[list[float]]:
+    """Seconds of each of so many passes over a store with so many clusters, none of them due."""
+    here, made, times = Installation(url), 0, []
+    for count in counts:
+        here.make(count - made, "0 0 0 1 1 ? 2098")
+        made = count
+        here.sweep.run()
+        spans = []
+        for _ in range(passes):
+            began = time.perf_counter()
+            here.sweep.run()
+            spans.append(time.perf_counter() - began)
+        times.append(spans)
+    return times
+
+
+def main() -> int:
+    """Read the command line, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0] if __doc__ else "")
+    parser.add_argument("--due", type=int, nargs="*", default=[200, 1_000])
+    parser.add_argument("--idle", type=int, nargs="*", default=[10, 10_000])
+    parser.add_argument("--passes", type=int, default=200)
+    arguments = parser.parse_args()
+    logging.disable(logging.INFO)
+    for count in arguments.due:
+        with store() as url:
+            alone = bare(url, count)
+        with store() as url:
+            late = lateness(url, count)
+        print(f"{count:,} clusters due in the same second, decided after")
+        middle, slow, last = statistics.median(late), ninety_ninth(late), max(late)
+        print(f"  median {middle:.3f} s   p99 {slow:.3f} s   last {last:.3f} s")
+        print(f"  as many jobs made one after another take {alone:.3f} s")
+        print(f"  {verdict('p99 in seconds', slow, most=LATENESS_BOUND * count / 200)}")
+    if arguments.idle:
+        with store() as url:
+            times = idle_passes(url, arguments.idle, arguments.passes)
+        for count, spans in zip(arguments.idle, times, strict=True):
+            middle = statistics.median(spans)
+            print(f"a pass over {count:,} clusters of which none is due: median {middle * 1e3:.2f} ms")
+        ratio = statistics.median(times[-1]) / statistics.median(times[0])
+        print(f"  {verdict('the last in the first', ratio, most=IDLE_BOUND)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
