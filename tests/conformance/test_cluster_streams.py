@@ -243,6 +243,12 @@ def is_kept(titus: Titus, id: JobId) -> bool:
     return titus.inside.job(id).kill is None
 
 
+def is_over(titus: Titus, id: JobId) -> bool:
+    """Whether the job is, after whatever can happen now."""
+    settle(titus.inside)
+    return titus.inside.job(id).state.is_final
+
+
 def test_a_transient_job_ends_without_subscribers_and_not_before(titus: Titus) -> None:
     id = titus.create(mantis(durationType=pb.MantisJobSLA.Transient))
     # It counts from when the job is RUNNING, and this one waited for a host.
@@ -253,7 +259,7 @@ def test_a_transient_job_ends_without_subscribers_and_not_before(titus: Titus) -
     wait(titus, TIMEOUT - SAID_EVERY)
     assert is_kept(titus, id)
     wait(titus, 2 * SAID_EVERY)
-    settle(titus.inside)
+    titus.until(lambda: is_over(titus, id))
     state = titus.job(id).jobState
     assert (state.state, state.reason) == (pb.FINISHED, f"normal: no subscriptions for {TIMEOUT} secs")
 

@@ -1,4 +1,4 @@
-"""What this release does not have yet is refused by name and changes nothing (A16, B1, B5)."""
+"""What this release does not have yet is refused by name and changes nothing (A16)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ import pytest
 from tests.conformance.installation import Titus, service
 from titus_celery.grpc.proto import titus_job_api_pb2 as pb
 
-REQUESTS: dict[str, Any] = {}
-
 
 def unsupported(titus: Titus, method: Callable[..., Any], request: Any, *said: str, **metadata: str) -> None:
     """This release does not have it, says so by name, and nothing changes."""
@@ -22,12 +20,6 @@ def unsupported(titus: Titus, method: Callable[..., Any], request: Any, *said: s
     assert "is not supported by this release" in error.details
     for text in said:
         assert text in error.details
-
-
-@pytest.mark.parametrize("name", REQUESTS)
-def test_the_methods_of_clusters_are_refused_by_name(titus: Titus, name: str) -> None:
-    titus.create()
-    unsupported(titus, getattr(titus.jobs, name), REQUESTS[name], name)
 
 
 POLICY = pb.ScalingPolicy(

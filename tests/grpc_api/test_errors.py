@@ -30,25 +30,6 @@ SERVICES = (
     v1.DESCRIPTOR.services_by_name["ObservationService"],
 )
 METHODS: list[MethodDescriptor] = [method for service in SERVICES for method in service.methods]
-OFFERED = {
-    "CreateJob",
-    "FindJob",
-    "FindJobClusters",
-    "FindJobs",
-    "FindTask",
-    "FindTasks",
-    "KillJob",
-    "KillJobs",
-    "KillTask",
-    "KillTasks",
-    "ObserveJob",
-    "ObserveJobCluster",
-    "ObserveJobClusters",
-    "ObserveJobs",
-    "TailTask",
-    "UpdateJobInstances",
-    "UpdateJobStatus",
-}
 #: gRPC refuses more than this in one reply's trailers.
 TRAILERS_BYTES_MAX = 8 * 1024
 
@@ -207,22 +188,6 @@ async def test_a_hostile_message_arrives_cut_and_in_ascii() -> None:
         assert seen.code is grpc.StatusCode.UNIMPLEMENTED
         assert seen.details.endswith("...")
         assert str(seen.trailers["x-titus-error"]).startswith("Unsupported: \\u2603\\n\\u2603")
-
-
-@pytest.mark.parametrize(
-    "method", [each for each in METHODS if each.name not in OFFERED], ids=lambda method: method.name
-)
-async def test_what_this_release_lacks_is_refused_by_name(titus: World, method: MethodDescriptor) -> None:
-    seen = await refused(call(titus, method, b""))
-    assert seen.code is grpc.StatusCode.UNIMPLEMENTED
-    assert seen.details == f"{method.name} is not supported by this release"
-
-
-def test_the_methods_of_clusters_are_lacking() -> None:
-    assert len(METHODS) == 24
-    lacking = [each.name for each in METHODS if each.name not in OFFERED]
-    assert len(lacking) == 5
-    assert all("JobCluster" in name for name in lacking)
 
 
 def call(titus: World, method: MethodDescriptor, data: bytes) -> Any:
