@@ -132,6 +132,12 @@ def test_a_mantis_job_ends_at_its_limit_since_it_was_submitted(titus: Titus) -> 
     assert ended(titus, id) == (pb.FINISHED, "runtimeLimitExceeded: runtime limit reached")
 
 
+def is_over(titus: Titus, id: JobId) -> bool:
+    """Whether the job is, after whatever can happen now; containers end in threads of their own."""
+    settle(titus.inside)
+    return titus.inside.job(id).state.is_final
+
+
 def test_a_transient_job_that_nobody_observes_ends(titus: Titus) -> None:
     ready(titus)
     agreement = pb.MantisJobSLA(durationType=pb.MantisJobSLA.Transient, minRuntimeSecs=30)
@@ -143,7 +149,8 @@ def test_a_transient_job_that_nobody_observes_ends(titus: Titus) -> None:
     titus.wait(28)
     assert titus.job(id).jobState.state == pb.RUNNING
     titus.wait(4)
-    settle(titus.inside)
+    assert titus.inside.job(id).kill is not None
+    titus.until(lambda: is_over(titus, id))
     assert ended(titus, id) == (pb.FINISHED, "normal: no subscriptions for 10 secs")
     assert titus.job(lasting).jobState.state == pb.RUNNING
     assert titus.job(unset).jobState.state == pb.RUNNING
