@@ -28,11 +28,16 @@ SERVICES = (
     pb.DESCRIPTOR.services_by_name["JobManagementService"],
     v1.DESCRIPTOR.services_by_name["TaskOutputService"],
     v1.DESCRIPTOR.services_by_name["ObservationService"],
+    v1.DESCRIPTOR.services_by_name["ClusterService"],
 )
 METHODS: list[MethodDescriptor] = [method for service in SERVICES for method in service.methods]
 OFFERED = {
+    "ComingTimes",
     "CreateJob",
+    "CreateJobCluster",
+    "FindFirings",
     "FindJob",
+    "FindJobCluster",
     "FindJobs",
     "FindTask",
     "FindTasks",
@@ -42,7 +47,10 @@ OFFERED = {
     "KillTasks",
     "ObserveJob",
     "ObserveJobs",
+    "RemoveJobCluster",
     "TailTask",
+    "UpdateJobCluster",
+    "UpdateJobClusterStatus",
     "UpdateJobInstances",
     "UpdateJobStatus",
 }
@@ -52,6 +60,7 @@ TRAILERS_BYTES_MAX = 8 * 1024
 #: One of each class that can be raised.
 ERRORS: list[errors.TitusError] = [
     errors.AlreadyExists("key", "1"),
+    errors.AlreadyExists("key", "1", "cluster"),
     errors.Busy("tails", 64),
     errors.Conflict("job 1"),
     errors.EngineFault("start", "it is gone"),
@@ -215,11 +224,10 @@ async def test_what_this_release_lacks_is_refused_by_name(titus: World, method: 
     assert seen.details == f"{method.name} is not supported by this release"
 
 
-def test_the_methods_of_clusters_are_lacking() -> None:
-    assert len(METHODS) == 24
-    lacking = [each.name for each in METHODS if each.name not in OFFERED]
-    assert len(lacking) == 8
-    assert all("JobCluster" in name for name in lacking)
+def test_finding_and_observing_clusters_is_lacking() -> None:
+    assert len(METHODS) == 26
+    lacking = {each.name for each in METHODS if each.name not in OFFERED}
+    assert lacking == {"FindJobClusters", "ObserveJobCluster", "ObserveJobClusters"}
 
 
 def call(titus: World, method: MethodDescriptor, data: bytes) -> Any:
