@@ -28,11 +28,16 @@ SERVICES = (
     pb.DESCRIPTOR.services_by_name["JobManagementService"],
     v1.DESCRIPTOR.services_by_name["TaskOutputService"],
     v1.DESCRIPTOR.services_by_name["ObservationService"],
+    v1.DESCRIPTOR.services_by_name["ClusterService"],
 )
 METHODS: list[MethodDescriptor] = [method for service in SERVICES for method in service.methods]
 OFFERED = {
+    "ComingTimes",
     "CreateJob",
+    "CreateJobCluster",
+    "FindFirings",
     "FindJob",
+    "FindJobCluster",
     "FindJobClusters",
     "FindJobs",
     "FindTask",
@@ -45,7 +50,10 @@ OFFERED = {
     "ObserveJobCluster",
     "ObserveJobClusters",
     "ObserveJobs",
+    "RemoveJobCluster",
     "TailTask",
+    "UpdateJobCluster",
+    "UpdateJobClusterStatus",
     "UpdateJobInstances",
     "UpdateJobStatus",
 }
@@ -55,6 +63,7 @@ TRAILERS_BYTES_MAX = 8 * 1024
 #: One of each class that can be raised.
 ERRORS: list[errors.TitusError] = [
     errors.AlreadyExists("key", "1"),
+    errors.AlreadyExists("key", "1", "cluster"),
     errors.Busy("tails", 64),
     errors.Conflict("job 1"),
     errors.EngineFault("start", "it is gone"),
@@ -209,20 +218,8 @@ async def test_a_hostile_message_arrives_cut_and_in_ascii() -> None:
         assert str(seen.trailers["x-titus-error"]).startswith("Unsupported: \\u2603\\n\\u2603")
 
 
-@pytest.mark.parametrize(
-    "method", [each for each in METHODS if each.name not in OFFERED], ids=lambda method: method.name
-)
-async def test_what_this_release_lacks_is_refused_by_name(titus: World, method: MethodDescriptor) -> None:
-    seen = await refused(call(titus, method, b""))
-    assert seen.code is grpc.StatusCode.UNIMPLEMENTED
-    assert seen.details == f"{method.name} is not supported by this release"
-
-
-def test_the_methods_of_clusters_are_lacking() -> None:
-    assert len(METHODS) == 24
-    lacking = [each.name for each in METHODS if each.name not in OFFERED]
-    assert len(lacking) == 5
-    assert all("JobCluster" in name for name in lacking)
+def test_every_method_is_offered() -> None:
+    assert {method.name for method in METHODS} == OFFERED
 
 
 def call(titus: World, method: MethodDescriptor, data: bytes) -> Any:

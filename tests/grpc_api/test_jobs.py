@@ -44,13 +44,6 @@ async def test_a_job_that_nobody_owns_is_refused_naming_owner(titus: World) -> N
     assert "owner.ownerEmail" in error.details
 
 
-@pytest.mark.parametrize("key", ["x-titus-job-cluster-id"])
-async def test_metadata_that_a_creation_cannot_heed_is_refused_by_name(titus: World, key: str) -> None:
-    error = await refused(titus.jobs.CreateJob(descriptor(), metadata=((key, "x"),)))
-    assert error.code is grpc.StatusCode.UNIMPLEMENTED
-    assert key in error.details
-
-
 async def test_a_caller_that_is_absurdly_long_is_refused(titus: World) -> None:
     error = await refused(titus.jobs.CreateJob(descriptor(), metadata=(("x-titus-callerid", "x" * 400),)))
     assert error.code is grpc.StatusCode.INVALID_ARGUMENT
