@@ -94,10 +94,11 @@ def test_a_reply_that_would_be_too_long_says_how_much_more_there_is(titus: Titus
 
 
 def test_every_refusal_carries_its_kind_and_message(titus: Titus) -> None:
+    policy = pb.ScalingPolicy(condition="avg(CPUUtilization) > 80%", action="addInstances 1")
     for error, kind in (
         (titus.refused(titus.jobs.FindJob, pb.JobId(id="nobody")), "NotFound"),
         (titus.refused(titus.jobs.CreateJob, pb.JobDescriptor()), "InvalidRequest"),
-        (titus.refused(titus.jobs.FindJobClusters, pb.JobClusterQuery()), "Unsupported"),
+        (titus.refused(titus.jobs.CreateJob, service(1, scalingPolices=[policy])), "Unsupported"),
         (titus.refused(titus.jobs.ObserveJob, pb.JobId(id="nobody")), "NotFound"),
     ):
         assert error.trailers["x-titus-error"] == f"{kind}: {error.details}"

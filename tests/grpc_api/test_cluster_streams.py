@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import grpc
@@ -174,6 +175,8 @@ async def test_a_snapshot_is_of_now_however_many_observers_had_one_before(titus:
     id = make(store)
     jobs: list[str] = []
     for _ in range(2):
+        # They come by creation.
+        store.clock.now += timedelta(seconds=1)
         jobs.append(start(store, mantis(id)))
         assert await snapshot(observed(titus, id)) == {id: jobs}
     end(store, JobId(jobs.pop(0)))

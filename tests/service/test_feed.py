@@ -15,16 +15,16 @@ from titus_celery.adapters.cluster_store import ClusterStore
 from titus_celery.adapters.memory_keyspace import MemoryKeyspace
 from titus_celery.adapters.snapshots import SnapshotStore
 from titus_celery.adapters.store import RecordStore
-from titus_celery.core.cluster import Cluster
-from titus_celery.core.decision import JobAdded, LogEntry, change_of
-from titus_celery.core.descriptor import BatchSpec, Container, Image, JobDescriptor
+from titus_celery.core.cluster import Cluster, ClusterDescriptor
+from titus_celery.core.decision import ClusterChanged, Decision, JobAdded, LogEntry, change_of
+from titus_celery.core.descriptor import BatchSpec, Container, Image, JobDescriptor, JobType
 from titus_celery.core.jobs import created
-from titus_celery.core.model import Job, JobId, JobSummary, StateChange
+from titus_celery.core.model import ClusterId, Job, JobId, JobSummary, StateChange
 from titus_celery.core.shelf import Order
 from titus_celery.core.states import State
 from titus_celery.errors import PositionLost, StoreUnavailable, Unavailable
 from titus_celery.ports import ChangeLog, Position
-from titus_celery.service.feed import BATCH_MAX, LIVE_CHUNK, OVER_CHUNK, Feed
+from titus_celery.service.feed import BATCH_MAX, CLUSTER_CHUNK, LIVE_CHUNK, OVER_CHUNK, Feed
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 #: What a test waits for what must come, in seconds, before it fails.
@@ -53,6 +53,8 @@ class Pupil:
         for _, entry in entries:
             if isinstance(entry, JobAdded):
                 self.said.put(("added", entry.job.id))
+            if isinstance(entry, ClusterChanged):
+                self.said.put(("made", entry.cluster.id))
 
     def ready(self, position: Position) -> None:
         self.said.put(("ready", position))
@@ -111,6 +113,13 @@ class Place:
         self.records.commit(change_of(None, (), created(JobId(name), job, "me", NOON)))
         return JobId(name)
 
+    def make(self, name: str) -> ClusterId:
+        """Commit a new cluster."""
+        described = ClusterDescriptor(name=name, kind=JobType.BATCH)
+        new = Cluster(id=ClusterId(name), descriptor=described, created_by="me", created_at=NOON)
+        self.records.commit(change_of(None, (), Decision(cluster=new)))
+        return new.id
+
     @contextmanager
     def fed(self, snapshots: SnapshotStore | None = None) -> Iterator[Pupil]:
         """A feed at work, and who learns from it."""
@@ -147,6 +156,45 @@ def test_what_is_committed_is_told_in_order_however_much_it_is() -> None:
         while len(told) < len(names):
             told += jobs(pupil.until("added"), "added")
         assert told == names
+
+
+def test_it_reads_all_clusters_before_it_is_ready_and_tells_what_becomes_of_them() -> None:
+    place = Place()
+    old = [place.make(f"old-{number:03}") for number in range(CLUSTER_CHUNK + 1)]
+    with place.fed() as pupil:
+        told = pupil.until("ready")
+        assert jobs(told, "clusters") == [old[:CLUSTER_CHUNK], old[CLUSTER_CHUNK:]]
+        new = place.make("new")
+        assert jobs(pupil.until("made"), "made") == [new]
+
+
+class Failing(ClusterStore):
+    """Clusters that cannot be read at first, while one more is made."""
+
+    def __init__(self, place: Place) -> None:
+        super().__init__(place.keyspace)
+        self._place = place
+        self.failures = 1
+
+    def page(self, after: Order | None, limit: int) -> tuple[Sequence[Cluster], Order | None]:
+        if after is not None and self.failures:
+            self.failures -= 1
+            raise StoreUnavailable("it is away")
+        found = super().page(after, limit)
+        if after is None and self.failures:
+            self._place.make("meanwhile")
+        return found
+
+
+def test_nobody_is_ready_who_does_not_know_all_clusters() -> None:
+    place = Place()
+    old = place.make("old")
+    place.clusters = Failing(place)
+    with place.fed() as pupil:
+        first = pupil.until("fail")
+        assert "ready" not in [name for name, _ in first]
+        again = pupil.until("ready")
+        assert jobs(again, "clusters") == [["meanwhile", old]]
 
 
 class Meanwhile(SnapshotStore):
