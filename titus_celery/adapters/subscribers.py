@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import datetime, timedelta
+from typing import Final
 
 from titus_celery.adapters.keys import Keys
-from titus_celery.adapters.keyspace import Keyspace, SetAdd, from_ms, to_ms
+from titus_celery.adapters.keyspace import AtMost, Expire, Keyspace, Kind, SetAdd, from_ms, to_ms
+from titus_celery.adapters.records import STATE
 from titus_celery.core.model import JobId
+from titus_celery.core.states import State
+from titus_celery.errors import Conflict
 
 __all__ = ["SubscriberStore"]
+
+#: How long it is known that a job had subscribers, at least: longer than any lives without them.
+KEPT: Final = timedelta(days=30)
 
 
 class SubscriberStore:
@@ -20,8 +28,11 @@ class SubscriberStore:
 
     def hold(self, job_id: JobId, holder: str, span: timedelta) -> None:
         """The job has subscribers at *holder* for *span* from now (see Subscribers)."""
-        until = to_ms(self._keyspace.now() + span)
-        self._keyspace.transact([], [SetAdd(self._keys.subscribers(job_id), holder, until)])
+        key, until = self._keys.subscribers(job_id), to_ms(self._keyspace.now() + span)
+        lives = AtMost(self._keys.job(job_id), STATE, 0, State.RUNNING, f"job {job_id}")
+        # One that is over has let go of all that was its own.
+        with suppress(Conflict):
+            self._keyspace.transact([lives], [SetAdd(key, holder, until), Expire(key, Kind.SORTED, KEPT)])
 
     def until(self, job_id: JobId) -> datetime | None:
         """Until when it has some, or had the last one (see Subscribers)."""

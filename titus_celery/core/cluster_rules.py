@@ -24,7 +24,7 @@ from titus_celery.core.descriptor import JobDescriptor, JobType, MantisSpec, Own
 from titus_celery.core.model import Caller
 from titus_celery.core.texts import check_name
 from titus_celery.core.validation import Limits
-from titus_celery.errors import InvalidSchedule, Violation
+from titus_celery.errors import InvalidSchedule, Unsupported, Violation
 
 __all__ = ["MAX_MAX", "MIN_MAX", "Calendar", "check", "effective", "inherited"]
 
@@ -73,9 +73,14 @@ def check(cluster: ClusterDescriptor, limits: Limits, calendar: Calendar, now: d
         if (kind := type_of(template.spec)) is not cluster.kind:
             why = f"is a {kind.value} job; the cluster is of {cluster.kind.value} jobs"
             found.append(Violation(_TEMPLATE, why))
-        found += (
-            Violation(f"{_TEMPLATE}.{each.field}", each.text) for each in validation.check(template, limits)
-        )
+        try:
+            of_template = validation.check(template, limits)
+        except Unsupported:
+            # What is wrong is said first.
+            if not found:
+                raise
+            return found
+        found += (Violation(f"{_TEMPLATE}.{each.field}", each.text) for each in of_template)
     return found
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from titus_celery.core.cluster import Cluster
+from titus_celery.core.descriptor import JobType
 from titus_celery.core.model import Job, KillIntent
 from titus_celery.core.reasons import Code, Reason
 from titus_celery.core.states import State
@@ -38,6 +39,9 @@ def ceiling(cluster: Cluster) -> int:
 
 def kept(cluster: Cluster, live: Sequence[Job]) -> Kept:
     """What *live*, the jobs of the cluster that are not over, by creation, lack and have too much."""
+    if cluster.descriptor.kind is not JobType.MANTIS:
+        # The jobs of other clusters stay, also once it is disabled (B1.6).
+        return Kept()
     staying = [job for job in live if job.kill is None]
     if not cluster.is_enabled:
         return Kept(kill=tuple(staying), why="job cluster disabled")

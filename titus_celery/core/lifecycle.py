@@ -237,6 +237,9 @@ def ended(
     if again is None and end.state is State.FAILED and not after.is_surplus:
         # A Mantis job does not go on with a worker less (B6.5).
         arm = (*arm, *_of_job(DeadlineKind.ABANDON, task, now))
+    if job.state < State.RUNNING:
+        # It may have been the last that did not run.
+        arm = (*arm, *_of_job(DeadlineKind.PROGRESS, task, now))
     return Decision(
         tasks=(after,),
         arm=arm,

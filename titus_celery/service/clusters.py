@@ -95,10 +95,7 @@ class JobClusters:
         """
         self._refuse_built_in(cluster_id, "changed")
         known, _ = self._clusters.cluster(cluster_id)
-        new = self._checked(descriptor, caller)
-        if new.kind is not known.descriptor.kind:
-            was = known.descriptor.kind.value
-            raise InvalidRequest([Violation(new.kind.value, f"the cluster is of {was} jobs, and stays so")])
+        new = self._checked(descriptor, caller, known.descriptor.kind)
         if new.kind is not JobType.MANTIS:
             # Their descriptions do not say it.
             new = replace(new, enabled=known.is_enabled)
@@ -156,9 +153,15 @@ class JobClusters:
             raise AlreadyExists(sent.key, found.id)
         return None if found is None else ClusterId(found.id)
 
-    def _checked(self, descriptor: ClusterDescriptor, caller: Caller) -> ClusterDescriptor:
+    def _checked(
+        self, descriptor: ClusterDescriptor, caller: Caller, was: JobType | None = None
+    ) -> ClusterDescriptor:
         new = effective(descriptor, caller, self._limits)
-        if found := check(new, self._limits, self._calendar, self._records.now()):
+        found = check(new, self._limits, self._calendar, self._records.now())
+        if was and new.kind is not was:
+            why = f"the cluster is of {was.value} jobs, and stays so"
+            found = [Violation(new.kind.value, why), *found]
+        if found:
             raise InvalidRequest(found)
         return new
 
@@ -183,9 +186,16 @@ class JobClusters:
             if _times_of(before) == _times_of(new):
                 # Its next time stays the next: no change of other things puts it off.
                 return Decision(cluster=after, arm=(_keep(after, now),), commands=(Wake(),))
-            return self._begun(after, now)
+            known, firings = self._given_up(cluster, now)
+            return replace(self._begun(replace(after, decided=known.decided), now), firings=firings)
 
         self._writes.on_cluster(lambda: self._load(id), decide)
+
+    def _given_up(self, cluster: Cluster, now: datetime) -> tuple[Cluster, tuple[Firing, ...]]:
+        if cluster.next_firing is None:
+            return cluster, ()
+        schedule = self._calendar(cluster.rules.cron, cluster.descriptor.time_zone)
+        return timetable.given_up(cluster, schedule.after, now)
 
     def _begun(self, cluster: Cluster, now: datetime) -> Decision:
         """*cluster* with its schedule begun anew, and looked after."""
@@ -194,7 +204,7 @@ class JobClusters:
             times = self._calendar(cluster.rules.cron, cluster.descriptor.time_zone).after
         after, arm = timetable.armed(cluster, times, now)
         disarm = () if arm else ((DeadlineKind.CRON, str(cluster.id)),)
-        if cluster.rules.min or cluster.gate > 1:
+        if cluster.descriptor.kind is JobType.MANTIS and (cluster.rules.min or cluster.gate > 1):
             arm = (*arm, _keep(after, now))
         return Decision(cluster=after, arm=arm, disarm=disarm, commands=(Wake(),))
 

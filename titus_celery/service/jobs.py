@@ -37,6 +37,7 @@ from titus_celery.errors import (
     Conflict,
     FailedPrecondition,
     InvalidRequest,
+    LimitReached,
     NotFound,
     PartialFailure,
     Taken,
@@ -106,7 +107,7 @@ class Jobs:
             try:
                 self._writes.create(decide, self._limits.jobs_max)
                 return id
-            except Taken:
+            except (Taken, LimitReached):
                 # It may be that this very request came twice at the same time.
                 before = self._sent_before(sent) if sent else None
                 if before := before or self._membership.same(descriptor, cluster):
