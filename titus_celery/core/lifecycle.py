@@ -45,6 +45,7 @@ __all__ = [
     "first_task",
     "job_of",
     "killed",
+    "killed_by",
     "limit_of",
     "lost",
     "over_limit",
@@ -282,7 +283,7 @@ def killed(job: Job, task: Task, intent: KillIntent, now: datetime) -> Decision:
         return Decision(
             tasks=(replace(task, retry_at=None, kill=intent),), disarm=((DeadlineKind.RETRY, task.id),)
         )
-    reason = _killed_by(intent)
+    reason = killed_by(intent)
     marked = replace(task, kill=intent)
     if task.state in (State.QUEUED, State.DISPATCHED) or task.dispatch is None:
         end = ended(job, marked, reason, now)
@@ -317,7 +318,7 @@ def lost(
         return Decision(why="it is elsewhere")
     intent = task.kill or job.kill
     if intent is not None:
-        reason = _killed_by(intent)
+        reason = killed_by(intent)
     elif task.stop_for is not None:
         reason = task.stop_for
     elif task.state is State.RUNNING and (limit := job.descriptor.runtime_limit) and ran >= limit:
@@ -338,7 +339,8 @@ def run_order(job: Job, task: Task, order: Dispatch, *, adopt: bool = False) -> 
     return RunTask(task.id, job.id, order, image.id, adopt)
 
 
-def _killed_by(intent: KillIntent) -> Reason:
+def killed_by(intent: KillIntent) -> Reason:
+    """Why a task ends that somebody wants dead, or whose job ends by its own rules."""
     if intent.reason is not None:
         return Reason(Code.KILLED, f"its job ends ({intent.reason})")
     return Reason(Code.KILLED, f"by {intent.by} at {intent.at.isoformat(timespec='seconds')}")

@@ -18,7 +18,7 @@ from titus_celery.core.decision import Decision
 from titus_celery.core.engine import (
     Phase,
 )
-from titus_celery.core.lifecycle import claimed, ended, over_limit, running
+from titus_celery.core.lifecycle import claimed, ended, killed_by, over_limit, running
 from titus_celery.core.model import NO_ADDRESS, Dispatch, Exit, Job, Task, TaskId
 from titus_celery.core.reasons import Code, Reason
 from titus_celery.core.recovery import Standing, asserted, ended_again, standing
@@ -328,8 +328,7 @@ class Run:
         if self._is_up and task.state is not State.RUNNING:
             self._assert()
         if (intent := task.kill or view.job.kill) is not None:
-            at = intent.at.isoformat(timespec="seconds")
-            watch.end_for(Reason(Code.KILLED, f"by {intent.by} at {at}"))
+            watch.end_for(killed_by(intent))
         elif task.stop_for is not None:
             watch.end_for(task.stop_for)
         elif watch.cause is not None:
