@@ -137,6 +137,14 @@ def test_a_violation_is_found_at(one: ClusterDescriptor, path: str) -> None:
     assert path in [each.field for each in found(one)]
 
 
+def test_a_wrong_schedule_does_not_hide_a_wrong_zone() -> None:
+    both = cluster(with_parameters(zone="Mars/Olympus"), cron="every day")
+    assert [each.field for each in found(both)] == [
+        "mantis.cronSpec",
+        "jobDescriptor.mantis.parameters[cron.timeZone]",
+    ]
+
+
 def test_who_owns_it_must_be_known() -> None:
     nobodys = replace(bare(), owner=Owner())
     assert {each.field for each in found(nobodys)} == {"owner.ownerEmail", "owner.teamEmail"}
