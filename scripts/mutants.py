@@ -39,7 +39,11 @@ PATIENCE_INTACT: Final = 1_200
 #: Tables of rules: file, name, and the tests that must notice when a part of an entry goes.
 TABLES: Final = (
     ("titus_celery/core/states.py", "STEPS", ("tests/unit/test_states.py", "tests/unit/test_lifecycle.py")),
-    ("titus_celery/core/reasons.py", "ENDS", ("tests/unit/test_reasons.py", "tests/unit/test_retry.py")),
+    (
+        "titus_celery/core/reasons.py",
+        "ENDS",
+        ("tests/unit/test_reasons.py", "tests/unit/test_retry.py", "tests/unit/test_retry_workers.py"),
+    ),
     (
         "titus_celery/core/lifecycle.py",
         "_DEADLINES_OF",

@@ -17,7 +17,11 @@ from hypothesis import strategies as st
 
 from tests.conformance.installation import Hand, Loop, Titus, batch, container, service, serving
 from tests.contracts.stores import MemoryBench
+from tests.grpc_api.clusters import mantis_cluster
 from tests.grpc_api.world import PATIENCE
+from titus_celery.adapters.cluster_store import ClusterStore
+from titus_celery.core.cluster import BUILT_IN
+from titus_celery.core.descriptor import JobType
 from titus_celery.grpc.proto import titus_celery_v1_pb2 as v1
 from titus_celery.grpc.proto import titus_job_api_pb2 as pb
 
@@ -25,6 +29,7 @@ SERVICES: Final = (
     pb.DESCRIPTOR.services_by_name["JobManagementService"],
     v1.DESCRIPTOR.services_by_name["TaskOutputService"],
     v1.DESCRIPTOR.services_by_name["ObservationService"],
+    v1.DESCRIPTOR.services_by_name["ClusterService"],
 )
 METHODS: Final[list[MethodDescriptor]] = [each for service in SERVICES for each in service.methods]
 #: How a call may end that is wrong, or asks for what is not there.
@@ -200,6 +205,9 @@ def requests() -> dict[str, Message]:
         getattr(job.containers["main"], name).SetInParent()
     made: dict[str, Message] = {each.name: GetMessageClass(each.input_type)() for each in METHODS}
     made["CreateJob"] = job
+    cluster = mantis_cluster(cronSpec="0 0 * * * ?", cronPolicy="KEEP_NEW")
+    made["CreateJobCluster"] = cluster
+    made["UpdateJobCluster"] = pb.JobCluster(id="x", descriptor=cluster)
     made["UpdateJobInstances"] = pb.JobInstancesUpdate(instances=pb.TaskInstances(desired=1))
     return made
 
@@ -223,14 +231,36 @@ def test_any_text_in_any_field_is_taken_or_refused_and_never_a_fault_of_ours(
             titus.jobs.KillJob(pb.JobId(id=jobs[0].id))
             titus.inside.sweep()
             assert titus.find().pagination.totalItems == 0
+        if name == "CreateJobCluster" and answer.code is grpc.StatusCode.OK:
+            # What was taken can be shown, replaced by itself, and asked for its times.
+            (id,) = live_clusters(titus)
+            kept = titus.jobs.FindJobCluster(id)
+            titus.jobs.UpdateJobCluster(kept)
+            assert titus.jobs.FindJobCluster(id) == kept
+            titus.schedules.ComingTimes(v1.ComingTimesRequest(cluster_id=id.id, count=100))
+            titus.inside.sweep()
+            titus.jobs.RemoveJobCluster(id)
+
+
+def live_clusters(titus: Titus) -> list[pb.JobClusterId]:
+    """The clusters that there are."""
+    found, _ = ClusterStore(titus.hand.keyspace).page(None, 10)
+    return [pb.JobClusterId(id=each.id) for each in found]
 
 
 @pytest.mark.parametrize(
-    "key", ["x-titus-callerid", "x-titus-caller-email", "x-titus-idempotency-key", "x-titus-resume"]
+    "key",
+    [
+        "x-titus-callerid",
+        "x-titus-caller-email",
+        "x-titus-idempotency-key",
+        "x-titus-job-cluster-id",
+        "x-titus-resume",
+    ],
 )
 def test_any_text_in_metadata_is_taken_or_refused(titus: Titus, key: str) -> None:
     for text in ("x" * 4_000, "*", "{titus}:log", "'; --", " ", "a@b" * 50):
-        for name in ("CreateJob", "ObserveJobs", "KillJob"):
+        for name in ("CreateJob", "CreateJobCluster", "ObserveJobs", "KillJob"):
             method: Any = getattr(titus.jobs, name)
             request = requests()[name]
             try:
@@ -262,6 +292,8 @@ def test_no_page_is_a_fault_of_ours(titus: Titus, number: int) -> None:
     for page in (pb.Page(pageNumber=number, pageSize=10), pb.Page(pageNumber=0, pageSize=number)):
         send(titus, method_of("FindJobs"), pb.JobQuery(page=page).SerializeToString())
         send(titus, method_of("FindTasks"), pb.TaskQuery(jobId=id, page=page).SerializeToString())
+        firings = v1.FindFiringsRequest(cluster_id=BUILT_IN[JobType.MANTIS].id, page=page)
+        send(titus, method_of("FindFirings"), firings.SerializeToString())
 
 
 @pytest.mark.parametrize("number", [0, 1, 2**63, 2**64 - 1])

@@ -84,6 +84,7 @@ def test_what_is_ours_alone_is_in_a_package_of_our_own(titus: Titus) -> None:
     named = {name for name in services if not name.startswith("grpc.")}
     assert named == {
         "netflix.titus.JobManagementService",
+        "titus_celery.v1.ClusterService",
         "titus_celery.v1.ObservationService",
         "titus_celery.v1.TaskOutputService",
     }

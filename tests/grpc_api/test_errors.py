@@ -28,14 +28,42 @@ SERVICES = (
     pb.DESCRIPTOR.services_by_name["JobManagementService"],
     v1.DESCRIPTOR.services_by_name["TaskOutputService"],
     v1.DESCRIPTOR.services_by_name["ObservationService"],
+    v1.DESCRIPTOR.services_by_name["ClusterService"],
 )
 METHODS: list[MethodDescriptor] = [method for service in SERVICES for method in service.methods]
+OFFERED = {
+    "ComingTimes",
+    "CreateJob",
+    "CreateJobCluster",
+    "FindFirings",
+    "FindJob",
+    "FindJobCluster",
+    "FindJobClusters",
+    "FindJobs",
+    "FindTask",
+    "FindTasks",
+    "KillJob",
+    "KillJobs",
+    "KillTask",
+    "KillTasks",
+    "ObserveJob",
+    "ObserveJobCluster",
+    "ObserveJobClusters",
+    "ObserveJobs",
+    "RemoveJobCluster",
+    "TailTask",
+    "UpdateJobCluster",
+    "UpdateJobClusterStatus",
+    "UpdateJobInstances",
+    "UpdateJobStatus",
+}
 #: gRPC refuses more than this in one reply's trailers.
 TRAILERS_BYTES_MAX = 8 * 1024
 
 #: One of each class that can be raised.
 ERRORS: list[errors.TitusError] = [
     errors.AlreadyExists("key", "1"),
+    errors.AlreadyExists("key", "1", "cluster"),
     errors.Busy("tails", 64),
     errors.Conflict("job 1"),
     errors.EngineFault("start", "it is gone"),
@@ -188,6 +216,10 @@ async def test_a_hostile_message_arrives_cut_and_in_ascii() -> None:
         assert seen.code is grpc.StatusCode.UNIMPLEMENTED
         assert seen.details.endswith("...")
         assert str(seen.trailers["x-titus-error"]).startswith("Unsupported: \\u2603\\n\\u2603")
+
+
+def test_every_method_is_offered() -> None:
+    assert {method.name for method in METHODS} == OFFERED
 
 
 def call(titus: World, method: MethodDescriptor, data: bytes) -> Any:

@@ -44,12 +44,6 @@ async def test_a_job_that_nobody_owns_is_refused_naming_owner(titus: World) -> N
     assert "owner.ownerEmail" in error.details
 
 
-async def test_a_cluster_that_metadata_names_is_the_one_to_join(titus: World) -> None:
-    error = await refused(titus.jobs.CreateJob(descriptor(), metadata=(("x-titus-job-cluster-id", "x"),)))
-    assert error.code is grpc.StatusCode.NOT_FOUND
-    assert "no cluster has the id 'x'" in error.details
-
-
 async def test_a_caller_that_is_absurdly_long_is_refused(titus: World) -> None:
     error = await refused(titus.jobs.CreateJob(descriptor(), metadata=(("x-titus-callerid", "x" * 400),)))
     assert error.code is grpc.StatusCode.INVALID_ARGUMENT

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import pytest
 
+from tests.service.mantis import a_cluster, mantis_job
 from tests.service.world import ANN, LIMITS, SameIds, World, a_job
 from titus_celery.adapters.cluster_store import ClusterStore
 from titus_celery.adapters.inventory_resolver import InventoryResolver
@@ -94,6 +95,25 @@ def test_of_the_same_request_twice_at_once_one_makes_the_job_and_both_hear_of_it
 
     world.records.before_commit = other_is_first
     assert world.jobs.create(a_job(), ANN, "k") == heard[0]
+    assert live(world) == 1
+
+
+@pytest.mark.parametrize("key", ["", "k"])
+@pytest.mark.parametrize("most", [0, 1])
+def test_who_asks_for_the_job_that_another_makes_at_that_moment_has_it(most: int, key: str) -> None:
+    """Of a type of its user's, or of a key; also where it is as many as may live in its cluster."""
+    world = ready()
+    cluster = world.clusters.create(a_cluster(max=most), ANN)
+    agreement = {} if key else {"user_type": "mine"}
+    wanted = mantis_job(cluster_id=cluster, agreement=agreement)
+    heard: list[JobId] = []
+
+    def other_is_first(change: Change) -> None:
+        if not heard:
+            heard.append(world.jobs.create(wanted, ANN, key))
+
+    world.records.before_commit = other_is_first
+    assert world.jobs.create(wanted, ANN, key) == heard[0]
     assert live(world) == 1
 
 

@@ -9,7 +9,8 @@ import pytest
 from titus_celery.core.reasons import ENDS, Budget, Code, Reason
 from titus_celery.core.states import State
 
-#: code on the wire, final state, whose retries (docs/semantics.md A7, A8).
+#: code on the wire, final state, whose retries in a batch job (docs/semantics.md A7, A8); those of Mantis
+#: workers are in test_retry_workers.py.
 ENDINGS: Final = [
     ("normal", State.FINISHED, Budget.NONE),
     ("failed", State.FAILED, Budget.USER),

@@ -101,6 +101,9 @@ class Cluster:
     next_firing: datetime | None = None
     #: The last time of any of its schedules that was decided: no earlier one ever is.
     decided: datetime | None = None
+    #: Why no job could be made yet for the next time, which has come; and since when that is tried.
+    held_up: str = ""
+    held_since: datetime | None = None
     #: Moves only with its definition; every creation of a job in it names the one it saw.
     gate: int = 1
     #: Counts the writes of this record, from 1.

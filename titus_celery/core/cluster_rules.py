@@ -37,6 +37,9 @@ _CRON_MAX: Final = 1
 _TEMPLATE: Final = "jobDescriptor"
 _CATCH_UPS: Final = ("", "none", "once")
 
+#: A schedule with which nothing is wrong, in whatever zone.
+_HOURLY: Final = "0 0 * * * ?"
+
 #: The times of a schedule in a zone; InvalidSchedule if it has none.
 Calendar = Callable[[str, str], Schedule]
 
@@ -133,5 +136,17 @@ def _schedule(
         if calendar(rules.cron, cluster.time_zone).after(now) is None:
             yield Violation("mantis.cronSpec", "all of its times are past")
     except InvalidSchedule as error:
-        of_zone = error.part == "zone"
-        yield Violation(f"{at}[{TIME_ZONE}]" if of_zone else "mantis.cronSpec", error.why)
+        if error.part == "spec":
+            yield Violation("mantis.cronSpec", error.why)
+            # Its zone may be wrong, too (A18).
+            error = _wrong_zone(calendar, cluster.time_zone) or error
+        if error.part == "zone":
+            yield Violation(f"{at}[{TIME_ZONE}]", error.why)
+
+
+def _wrong_zone(calendar: Calendar, zone: str) -> InvalidSchedule | None:
+    try:
+        calendar(_HOURLY, zone)
+    except InvalidSchedule as error:
+        return error
+    return None

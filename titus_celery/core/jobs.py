@@ -13,7 +13,7 @@ from typing import Final
 from titus_celery.core.cluster import built_in
 from titus_celery.core.decision import Decision, Wake
 from titus_celery.core.descriptor import BatchSpec, JobDescriptor, MantisSpec, ServiceSpec
-from titus_celery.core.mantis import ends_by_itself, keep_of
+from titus_celery.core.mantis import TOO_MANY, ends_by_itself, keep_of
 from titus_celery.core.model import (
     ClusterId,
     Deadline,
@@ -112,6 +112,9 @@ def _reason(job: Job) -> Reason:
     slots = job.slots_ok + job.slots_failed
     if isinstance(job.descriptor.spec, ServiceSpec):
         why = f"no slot may be restarted any more ({slots} used up their retries)"
+    elif job.is_staged:
+        # All of its workers were over before it was abandoned.
+        why = TOO_MANY
     else:
         why = f"{job.slots_failed} of {slots} slots failed"
     return Reason(Code.FAILED, f"{why}; first: {job.first_failure}" if job.first_failure else why)

@@ -238,6 +238,9 @@ def ended(
     if again is None and end.state is State.FAILED and not after.is_surplus:
         # A Mantis job does not go on with a worker less (B6.5).
         arm = (*arm, *_of_job(DeadlineKind.ABANDON, task, now))
+    if job.state < State.RUNNING:
+        # It may have been the last that did not run.
+        arm = (*arm, *_of_job(DeadlineKind.PROGRESS, task, now))
     return Decision(
         tasks=(after,),
         arm=arm,
@@ -337,7 +340,7 @@ def run_order(job: Job, task: Task, order: Dispatch, *, adopt: bool = False) -> 
 
 
 def killed_by(intent: KillIntent) -> Reason:
-    """Why a task ends that somebody, or its job, wants dead."""
+    """Why a task ends that somebody wants dead, or whose job ends by its own rules."""
     if intent.reason is not None:
         return Reason(Code.KILLED, f"its job ends ({intent.reason})")
     return Reason(Code.KILLED, f"by {intent.by} at {intent.at.isoformat(timespec='seconds')}")

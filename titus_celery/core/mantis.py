@@ -19,10 +19,23 @@ from titus_celery.core.reasons import Code, Reason
 from titus_celery.core.sizing import is_complete
 from titus_celery.core.states import State
 
-__all__ = ["TITUS", "abandoned", "ends_by_itself", "expired", "idle", "is_transient", "keep_of", "moved_on"]
+__all__ = [
+    "TITUS",
+    "TOO_MANY",
+    "abandoned",
+    "ends_by_itself",
+    "expired",
+    "idle",
+    "is_transient",
+    "keep_of",
+    "moved_on",
+]
 
 #: Who ends jobs by their own rules.
 TITUS: Final = "titus"
+
+#: How a job ends one of whose workers may not be restarted any more.
+TOO_MANY: Final = "too many worker resubmits"
 
 _BUILT_IN: Final = frozenset(cluster.id for cluster in BUILT_IN.values())
 
@@ -70,21 +83,20 @@ def expired(job: Job, now: datetime) -> KillIntent:
     return KillIntent(by=TITUS, at=now, reason=Reason(Code.LIMIT, "runtime limit reached"), is_success=True)
 
 
-def idle(job: Job, subscribed_until: datetime | None, now: datetime) -> KillIntent | datetime:
-    """Why a transient job ends for want of subscribers; or when to look again (A15, B6.5).
+def idle(job: Job, ran: timedelta | None, lonely: timedelta, now: datetime) -> KillIntent | timedelta:
+    """Why a transient job ends for want of subscribers; or after how long to look again (A15, B6.5).
 
-    It counts as running, and as unsubscribed, from when it is RUNNING.
+    *ran*: for how long it has been RUNNING, None if it was not yet: before that nobody is missed. *lonely*:
+    for how long it has had no subscribers.
     """
     spec = job.descriptor.spec
     if not isinstance(spec, MantisSpec):
         raise TypeError(f"job {job.id} is no Mantis job")
-    began = next((step.at for step in job.history if step.state is State.RUNNING), None)
-    if began is None:
-        return now + _patience(spec)
-    lonely_since = began if subscribed_until is None else max(began, subscribed_until)
-    due = max(began + spec.agreement.min_runtime, lonely_since + spec.subscription_timeout)
-    if now < due:
-        return due
+    if ran is None:
+        return _patience(spec)
+    left = max(spec.agreement.min_runtime - ran, spec.subscription_timeout - min(ran, lonely))
+    if left > timedelta(0):
+        return left
     seconds = int(spec.subscription_timeout.total_seconds())
     reason = Reason(Code.NORMAL, f"no subscriptions for {seconds} secs")
     return KillIntent(by=TITUS, at=now, reason=reason, is_success=True)
@@ -93,8 +105,7 @@ def idle(job: Job, subscribed_until: datetime | None, now: datetime) -> KillInte
 def abandoned(job: Job, now: datetime) -> KillIntent:
     """One of its workers may not be restarted any more, so all of it ends (B6.5)."""
     first = f"; first: {job.first_failure}" if job.first_failure else ""
-    reason = Reason(Code.FAILED, f"too many worker resubmits{first}")
-    return KillIntent(by=TITUS, at=now, reason=reason)
+    return KillIntent(by=TITUS, at=now, reason=Reason(Code.FAILED, f"{TOO_MANY}{first}"))
 
 
 def _patience(spec: MantisSpec) -> timedelta:

@@ -171,7 +171,7 @@ def _shrunk(job: Job, part: _Part, open_tasks: Sequence[Task], surplus: int, now
         # Also without a slot dropped: the job's new version keeps others from ending as many again.
         job=_counted(job, part, dropped=dropped),
         tasks=tuple(task for step in steps for task in step.tasks),
-        arm=(_resize(job, now),),
+        arm=(_resize(job, now), *_progress(job, now)),
         disarm=tuple(each for step in steps for each in step.disarm),
         commands=(*(command for step in steps for command in step.commands), Wake()),
     )
@@ -227,6 +227,13 @@ _GROUPS: Final = {State.QUEUED: 1, State.DISPATCHED: 2, State.STARTING: 2, State
 def _group(task: Task) -> int:
     is_stopping = task.kill is not None or task.stop_for is not None
     return 0 if is_stopping or task.state.is_final else _GROUPS[task.state]
+
+
+def _progress(job: Job, now: datetime) -> tuple[Deadline, ...]:
+    """Of those that stay all may run."""
+    if not job.is_staged or job.state >= State.RUNNING:
+        return ()
+    return (Deadline(kind=DeadlineKind.PROGRESS, entity=job.id, due=now),)
 
 
 def _resize(job: Job, due: datetime) -> Deadline:

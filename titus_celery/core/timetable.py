@@ -21,6 +21,9 @@ __all__ = [
     "Timetable",
     "armed",
     "due",
+    "given_up",
+    "held_up",
+    "may_wait",
     "noted",
     "settled",
     "why_not",
@@ -54,7 +57,7 @@ def armed(cluster: Cluster, times: Timetable | None, now: datetime) -> tuple[Clu
     # No time is decided twice, whatever the clock does and however often the schedule changes.
     since = now if cluster.decided is None else max(now, cluster.decided)
     following = times(since) if times is not None and cluster.is_enabled else None
-    return replace(cluster, next_firing=following), _deadline(cluster, following)
+    return replace(_free(cluster), next_firing=following), _deadline(cluster, following)
 
 
 def due(cluster: Cluster, times: Timetable, now: datetime) -> Due | None:
@@ -73,7 +76,7 @@ def why_not(cluster: Cluster, times: Due, live: Sequence[Job], now: datetime) ->
     """Why no job is made for the newest of these times; None: one is."""
     is_last = times.following is None or times.following > now
     if now - times.newest > LATE_MAX and not (cluster.descriptor.catches_up and is_last):
-        return Outcome.MISSED, f"decided {_words(now - times.newest)} late"
+        return Outcome.MISSED, cluster.held_up or f"decided {_words(now - times.newest)} late"
     if cluster.rules.policy == CronPolicy.KEEP_NEW.value:
         if len(live) >= HANDOVER_MAX:
             return Outcome.SKIPPED, f"job {live[-1].id} is still taking over from {live[0].id}"
@@ -82,28 +85,67 @@ def why_not(cluster: Cluster, times: Due, live: Sequence[Job], now: datetime) ->
     return None
 
 
+def may_wait(cluster: Cluster, times: Due, now: datetime) -> bool:
+    """Whether the newest of these times can still be kept if its job cannot be made at the moment."""
+    # What is made up for is late anyway: it counts from the first try.
+    tried = now if times.overtaken or cluster.held_since is None else cluster.held_since
+    return now - max(times.newest, tried) <= LATE_MAX
+
+
+def held_up(
+    cluster: Cluster, times: Due, why: str, now: datetime, again: datetime
+) -> tuple[Cluster, tuple[Firing, ...], tuple[Deadline, ...]]:
+    """The newest of these times waits, because of *why*, to be tried *again* then; the others are missed."""
+    is_first = bool(times.overtaken) or cluster.held_since is None
+    after = replace(
+        cluster,
+        next_firing=times.newest,
+        decided=times.overtaken[-1] if times.overtaken else cluster.decided,
+        held_up=why,
+        held_since=now if is_first else cluster.held_since,
+    )
+    return after, _overtaken(cluster, times, now), _deadline(cluster, again)
+
+
 def settled(
     cluster: Cluster, times: Due, newest: Firing, now: datetime
 ) -> tuple[Cluster, tuple[Firing, ...], tuple[Deadline, ...]]:
     """The cluster after these times were decided, what is noted of them, and the deadline of the next."""
-    firings: tuple[Firing, ...] = (newest,)
-    if times.overtaken:
-        overtaken = Firing(
-            at=times.overtaken[0],
-            until=times.overtaken[-1],
-            count=len(times.overtaken),
-            outcome=Outcome.MISSED,
-            why="a later time had come before it could be decided",
-            decided_at=now,
-        )
-        firings = (overtaken, newest)
-    after = replace(cluster, next_firing=times.following, decided=times.newest)
+    firings = (*_overtaken(cluster, times, now), newest)
+    after = replace(_free(cluster), next_firing=times.following, decided=times.newest)
     return after, firings, _deadline(cluster, times.following)
+
+
+def given_up(cluster: Cluster, times: Timetable, now: datetime) -> tuple[Cluster, tuple[Firing, ...]]:
+    """*cluster* once its schedule ends now: what had come of it and was not decided yet, is missed."""
+    first, count = cluster.next_firing, 0
+    while (found := due(cluster, times, now)) is not None:
+        count += len(found.overtaken) + 1
+        cluster = replace(cluster, next_firing=found.following, decided=found.newest)
+    if first is None or not count or cluster.decided is None:
+        return cluster, ()
+    why = cluster.held_up or "its schedule was changed before it could be decided"
+    return cluster, (_missed(first, cluster.decided, count, why, now),)
 
 
 def noted(at: datetime, outcome: Outcome, why: str, now: datetime, job_id: JobId | None = None) -> Firing:
     """What became of one time."""
     return Firing(at=at, until=at, outcome=outcome, why=why, job_id=job_id, decided_at=now)
+
+
+def _overtaken(cluster: Cluster, times: Due, now: datetime) -> tuple[Firing, ...]:
+    if not times.overtaken:
+        return ()
+    why = cluster.held_up or "a later time had come before it could be decided"
+    return (_missed(times.overtaken[0], times.overtaken[-1], len(times.overtaken), why, now),)
+
+
+def _missed(first: datetime, last: datetime, count: int, why: str, now: datetime) -> Firing:
+    return Firing(at=first, until=last, count=count, outcome=Outcome.MISSED, why=why, decided_at=now)
+
+
+def _free(cluster: Cluster) -> Cluster:
+    return replace(cluster, held_up="", held_since=None)
 
 
 def _deadline(cluster: Cluster, at: datetime | None) -> tuple[Deadline, ...]:

@@ -15,7 +15,7 @@ from typing import Final
 from titus_celery.core.cluster import Cluster
 from titus_celery.core.decision import Command, Decision, change_of
 from titus_celery.core.model import Holding, Job, JobId, Task, TaskId
-from titus_celery.errors import Conflict, Fenced, Full, Unavailable
+from titus_celery.errors import Conflict, Fenced, Full, Taken, Unavailable
 from titus_celery.ports import Position, Queue, Records
 from titus_celery.service.crash import reached
 
@@ -119,7 +119,7 @@ class WritePath:
         for _ in range(ATTEMPTS_MAX - 1):
             try:
                 return attempt()
-            except Full:
+            except (Full, Taken):
                 raise
             except Fenced as error:
                 # Lost and got again while we were deciding: what was decided may be void.

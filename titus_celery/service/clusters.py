@@ -186,9 +186,16 @@ class JobClusters:
             if _times_of(before) == _times_of(new):
                 # Its next time stays the next: no change of other things puts it off.
                 return Decision(cluster=after, arm=(_keep(after, now),), commands=(Wake(),))
-            return self._begun(after, now)
+            known, firings = self._given_up(cluster, now)
+            return replace(self._begun(replace(after, decided=known.decided), now), firings=firings)
 
         self._writes.on_cluster(lambda: self._load(id), decide)
+
+    def _given_up(self, cluster: Cluster, now: datetime) -> tuple[Cluster, tuple[Firing, ...]]:
+        if cluster.next_firing is None:
+            return cluster, ()
+        schedule = self._calendar(cluster.rules.cron, cluster.descriptor.time_zone)
+        return timetable.given_up(cluster, schedule.after, now)
 
     def _begun(self, cluster: Cluster, now: datetime) -> Decision:
         """*cluster* with its schedule begun anew, and looked after."""
@@ -197,7 +204,7 @@ class JobClusters:
             times = self._calendar(cluster.rules.cron, cluster.descriptor.time_zone).after
         after, arm = timetable.armed(cluster, times, now)
         disarm = () if arm else ((DeadlineKind.CRON, str(cluster.id)),)
-        if cluster.rules.min or cluster.gate > 1:
+        if cluster.descriptor.kind is JobType.MANTIS and (cluster.rules.min or cluster.gate > 1):
             arm = (*arm, _keep(after, now))
         return Decision(cluster=after, arm=arm, disarm=disarm, commands=(Wake(),))
 

@@ -44,6 +44,10 @@ FINISHED_KEPT: Final = 1_000
 #: Once the store is there again agents tell within a second what happened meanwhile, and only then
 #: can it be said that one of them did not do what it should have.
 JUDGING_HELD: Final = timedelta(seconds=10)
+#: Deadlines at which several records are looked at, any of which somebody may move meanwhile, who then arms
+#: the deadline again; and when they are looked at again if the look itself came to nothing.
+_LOOKS: Final = frozenset({DeadlineKind.PROGRESS, DeadlineKind.KEEP})
+LOOK_AGAIN: Final = timedelta(seconds=5)
 
 
 class Deadlines:
@@ -77,6 +81,8 @@ class Deadlines:
                     self._act(deadline)
 
     def _act(self, deadline: Deadline) -> None:
+        if deadline.kind in _LOOKS:
+            deadline = self._moved(deadline)
         try:
             is_settled = self._decide(deadline).is_empty
         except NotFound:
@@ -84,6 +90,12 @@ class Deadlines:
         if is_settled:
             # The record moved on without it.
             self._records.disarm(deadline)
+
+    def _moved(self, deadline: Deadline) -> Deadline:
+        """The deadline, moved before the look: so it is not taken for settled if it is armed again meanwhile,
+        even for the moment for which it was armed before."""
+        later = self._writes.create(lambda now: Decision(arm=(_due(deadline, now + LOOK_AGAIN),)))
+        return later.arm[0]
 
     def _decide(self, deadline: Deadline) -> Decision:
         match deadline.kind:
@@ -218,9 +230,16 @@ class Deadlines:
         def decide(job: Job, now: datetime) -> Decision:
             if job.state.is_final or job.kill is not None:
                 return Decision(why="it ends already")
-            found = mantis.idle(job, until, now)
-            if isinstance(found, datetime):
-                return _again(deadline, found)
+            began = next((step.at for step in job.history if step.state is State.RUNNING), None)
+            elapsed = self._lookout.steady.elapsed
+            ran = None if began is None else elapsed(began, now)
+            lonely = (ran or timedelta(0)) if until is None else elapsed(until, now)
+            found = mantis.idle(job, ran, lonely, now)
+            if isinstance(found, timedelta):
+                return _again(deadline, now + found)
+            if (held := self._held(now)) > timedelta(0):
+                # Gateways could not say it while the store was away.
+                return _again(deadline, now + held)
             if not self._lookout.is_sure_of(now):
                 return Decision(arm=(deadline,), why="the clock may have been set: the next look tells")
             return deciding.kill_requested(job, found)

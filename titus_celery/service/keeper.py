@@ -27,6 +27,8 @@ from titus_celery.errors import (
     InvalidRequest,
     LimitReached,
     StoreFull,
+    StoreUnavailable,
+    Taken,
     TitusError,
     Unavailable,
 )
@@ -43,10 +45,11 @@ CRON_AGAIN: Final = timedelta(seconds=2)
 #: Times of one schedule whose outcome is kept, and for how long (docs/semantics.md A17).
 FIRINGS_MAX: Final = 10_000
 
-#: What keeps a job from being made now, and may not a moment later.
-_PASSING: Final = (Unavailable, LimitReached, StoreFull)
-
 _log = logging.getLogger(__name__)
+
+
+class _MovedOnError(Exception):
+    """The cluster or its jobs changed meanwhile: what is to be done now is another question."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,9 @@ class _Made:
 
     job: JobDescriptor | None
     why: str = ""
+    #: Whether one may be made a moment later.
     is_passing: bool = False
+    outcome: Outcome = Outcome.MISSED
 
 
 class Keeper:
@@ -87,25 +92,33 @@ class Keeper:
     def keep(self, deadline: Deadline) -> Decision:
         """Start the jobs that a cluster lacks, and end those that are too many (B6.2, B6.3)."""
         id = ClusterId(deadline.entity)
-        cluster, live, _ = self._load(id)
-        wanted = keeping.kept(cluster, live)
-        for job in wanted.kill:
-            _log.info("job %s: ending it: %s", job.id, wanted.why)
-            self._kill(job.id, wanted.why)
-        try:
-            for number in range(wanted.start):
-                self._start(cluster, len(live) + number + 1)
-        except Conflict:
-            # Changed meanwhile: what is to be done now is another question.
-            return Decision(arm=(deadline,), why="it moved on")
-        except TitusError as error:
-            _log.warning("cluster %s lacks a job that cannot be made for now: %s", id, error)
-        if not wanted.is_unsettled:
-            return Decision(why="it has as many as it should")
-        return self._again(id, DeadlineKind.KEEP, KEEP_AGAIN)
+        for _ in range(ATTEMPTS_MAX):
+            cluster, live, _ = self._load(id)
+            wanted = keeping.kept(cluster, live)
+            for job in wanted.kill:
+                self._kill(cluster, job.id, wanted.why)
+            try:
+                for number in range(wanted.start):
+                    self._start(cluster, len(live) + number + 1)
+            except _MovedOnError:
+                continue
+            except TitusError as error:
+                _log.warning("cluster %s lacks a job that cannot be made for now: %s", id, error)
+            if not wanted.is_unsettled:
+                return Decision(why="it has as many as it should")
+            return self._again(id)
+        raise Conflict(f"cluster {id}")
 
-    def _kill(self, id: JobId, why: str) -> None:
-        self._writes.on_job(id, lambda job, now: kill_requested(job, keeping.intent(why, now)))
+    def _kill(self, cluster: Cluster, id: JobId, why: str) -> None:
+        gate = Gate(cluster_id=cluster.id, number=cluster.gate)
+
+        def decide(job: Job, now: datetime) -> Decision:
+            if self._clusters.cluster(cluster.id)[0].gate != cluster.gate:
+                return Decision(why="its cluster asks for something else by now")
+            return replace(kill_requested(job, keeping.intent(why, now)), gate=gate)
+
+        if not self._writes.on_job(id, decide).is_empty:
+            _log.info("job %s: ending it: %s", id, why)
 
     def _start(self, cluster: Cluster, jobs_max: int) -> None:
         """A job of the template, if no more than so many live then."""
@@ -116,9 +129,14 @@ class Keeper:
             self._writes.create(
                 lambda now: replace(created(id, job, TITUS, now), gate=gate), self._limits.jobs_max
             )
+        except Taken:
+            # By its template all of its jobs have one name, so that only one of them can live.
+            raise
+        except Conflict as error:
+            raise _MovedOnError from error
         except LimitReached as error:
-            if error.limit == jobs_max:
-                raise Conflict(f"cluster {cluster.id}") from error
+            if _is_of(error, cluster):
+                raise _MovedOnError from error
             raise
         _log.info("cluster %s: job %s makes up its min", cluster.id, id)
 
@@ -139,10 +157,15 @@ class Keeper:
             cluster, live, now = self._load(id)
             if cluster.next_firing is None or now < cluster.next_firing:
                 return self._rearmed(id)
+            times = self._calendar(cluster.rules.cron, cluster.descriptor.time_zone).after
+            found = timetable.due(cluster, times, now)
+            if found is None:
+                return self._rearmed(id)
+            # Before anything is decided, because it may take a registry's time.
+            made = _Made(None) if timetable.why_not(cluster, found, live, now) else self._made(cluster)
             try:
-                return self._decided(cluster, live, now)
-            except LimitReached:
-                # A job was made meanwhile: the time may have to be passed over for it.
+                return self._decided(cluster, found, made)
+            except _MovedOnError:
                 continue
         raise Conflict(f"cluster {id}")
 
@@ -150,56 +173,63 @@ class Keeper:
         def decide(cluster: Cluster, live: Sequence[Job], now: datetime) -> Decision:
             if (at := cluster.next_firing) is None:
                 return Decision(why="it has no times")
-            return Decision(arm=(Deadline(kind=DeadlineKind.CRON, entity=id, due=at),))
+            # With its record: an update that comes first may have armed another time.
+            return Decision(cluster=cluster, arm=(Deadline(kind=DeadlineKind.CRON, entity=id, due=at),))
 
         return self._writes.on_cluster(lambda: self._load(id), decide)
 
-    def _decided(self, seen: Cluster, live: Sequence[Job], at: datetime) -> Decision:
-        times = self._calendar(seen.rules.cron, seen.descriptor.time_zone).after
-        found = timetable.due(seen, times, at)
-        if found is None:
-            return self._rearmed(seen.id)
-        # Before anything is decided, because it may take a registry's time.
-        made = _Made(None) if timetable.why_not(seen, found, live, at) else self._made(seen)
-        if made.is_passing and at - found.newest <= timetable.LATE_MAX:
-            _log.warning("cluster %s: no job at %s yet: %s", seen.id, found.newest, made.why)
-            return self._again(seen.id, DeadlineKind.CRON, CRON_AGAIN)
-        new_id = JobId(self._ids.new())
+    def _decided(self, seen: Cluster, found: timetable.Due, made: _Made) -> Decision:
+        """These times decided, if the cluster is still as it was seen; else _MovedOnError."""
 
         def decide(cluster: Cluster, live: Sequence[Job], now: datetime) -> Decision:
             if cluster.gate != seen.gate or cluster.next_firing != seen.next_firing:
-                return Decision(why="somebody else decided it")
-            why = timetable.why_not(cluster, found, live, now)
-            if why is None and made.job is None:
-                if not made.why:
-                    # It would have been passed over, but what stood in its way is gone.
-                    return Decision(arm=(Deadline(kind=DeadlineKind.CRON, entity=cluster.id, due=now),))
-                why = Outcome.MISSED, made.why
-            if why is None:
-                outcome, text, job_id = Outcome.FIRED, "", new_id
-            else:
-                (outcome, text), job_id = why, None
-            note = timetable.noted(found.newest, outcome, text, now, job_id)
-            after, firings, arm = timetable.settled(cluster, found, note, now)
-            decision = Decision()
-            if job_id and made.job:
-                decision = created(new_id, made.job, TITUS, now)
-                gate = Gate(cluster_id=cluster.id, number=cluster.gate, jobs_max=len(live) + 1)
-                decision = replace(decision, gate=gate)
-            return replace(decision, cluster=after, firings=firings, arm=(*decision.arm, *arm))
+                raise _MovedOnError
+            return self._step(cluster, found, made, live, now)
 
-        decision = self._writes.on_cluster(lambda: self._load(seen.id), decide, self._limits.jobs_max)
+        try:
+            decision = self._writes.on_cluster(lambda: self._load(seen.id), decide, self._limits.jobs_max)
+        except LimitReached as error:
+            if _is_of(error, seen):
+                # A job was made meanwhile: the time may have to be passed over for it.
+                raise _MovedOnError from error
+            return self._decided(seen, found, _Made(None, str(error), is_passing=True))
+        except Taken as error:
+            return self._decided(seen, found, _Made(None, str(error), outcome=Outcome.SKIPPED))
         self._log_and_trim(seen, decision)
         return decision
+
+    def _step(
+        self, cluster: Cluster, found: timetable.Due, made: _Made, live: Sequence[Job], now: datetime
+    ) -> Decision:
+        why = timetable.why_not(cluster, found, live, now)
+        if why is None and made.job is None:
+            if not made.why:
+                # It would have been passed over, but what stood in its way is gone.
+                raise _MovedOnError
+            if made.is_passing and timetable.may_wait(cluster, found, now):
+                again = now + CRON_AGAIN
+                after, firings, arm = timetable.held_up(cluster, found, made.why, now, again)
+                return Decision(cluster=after, firings=firings, arm=arm)
+            why = made.outcome, made.why
+        decision, job_id = Decision(), None
+        if why is None and made.job is not None:
+            job_id = JobId(self._ids.new())
+            gate = Gate(cluster_id=cluster.id, number=cluster.gate, jobs_max=len(live) + 1)
+            decision = replace(created(job_id, made.job, TITUS, now), gate=gate)
+        outcome, text = why or (Outcome.FIRED, "")
+        note = timetable.noted(found.newest, outcome, text, now, job_id)
+        after, firings, arm = timetable.settled(cluster, found, note, now)
+        return replace(decision, cluster=after, firings=firings, arm=(*decision.arm, *arm))
 
     def _made(self, cluster: Cluster) -> _Made:
         try:
             return _Made(self._prepared(cluster))
-        except _PASSING as error:
-            return _Made(
-                None, f"imageUnresolved: {error}" if isinstance(error, Unavailable) else str(error), True
-            )
-        except (InvalidRequest, FailedPrecondition) as error:
+        except StoreUnavailable:
+            raise
+        except (Unavailable, StoreFull) as error:
+            is_image = isinstance(error, Unavailable)
+            return _Made(None, f"imageUnresolved: {error}" if is_image else str(error), is_passing=True)
+        except TitusError as error:
             is_image = isinstance(error, InvalidRequest) and all(
                 each.field.endswith(".image") for each in error.violations
             )
@@ -218,12 +248,19 @@ class Keeper:
 
     # ------------------------------------------------------------------------------------- both
 
-    def _again(self, id: ClusterId, kind: DeadlineKind, after: timedelta) -> Decision:
+    def _again(self, id: ClusterId) -> Decision:
         return self._writes.on_cluster(
             lambda: self._load(id),
-            lambda cluster, live, now: Decision(arm=(Deadline(kind=kind, entity=id, due=now + after),)),
+            lambda cluster, live, now: Decision(
+                arm=(Deadline(kind=DeadlineKind.KEEP, entity=id, due=now + KEEP_AGAIN),)
+            ),
         )
 
     def _load(self, id: ClusterId) -> tuple[Cluster, Sequence[Job], datetime]:
         cluster, now = self._clusters.cluster(id)
         return cluster, self._clusters.live_jobs(id), now
+
+
+def _is_of(error: LimitReached, cluster: Cluster) -> bool:
+    """Whether it is the cluster's jobs that are too many, not those of the installation."""
+    return cluster.id in error.what
