@@ -19,7 +19,7 @@ from titus_celery.core.states import State
 from titus_celery.errors import FailedPrecondition, InvalidRequest, LimitReached
 
 FAILS = Exit(code=3)
-TIMEOUT = {"subscription_timeout": timedelta(seconds=30)}
+TIMEOUT: dict[str, Any] = {"subscription_timeout": timedelta(seconds=30)}
 TRANSIENT: dict[str, Any] = {"agreement": {"is_transient": True}, **TIMEOUT}
 
 

@@ -227,15 +227,8 @@ class World:
         self.committed = Committed()
         self.writes = WritePath(self.records, self.queue, committed=self.committed)
         self.resolver = resolver or InventoryResolver(self.registry)
-        self.jobs = Jobs(
-            self.records,
-            self.writes,
-            ClusterStore(keyspace),
-            self.resolver,
-            SameIds(),
-            LIMITS,
-            self,
-        )
+        clusters = ClusterStore(keyspace)
+        self.jobs = Jobs(self.records, self.writes, clusters, self.resolver, SameIds(), LIMITS, self)
         self.clusters = job_clusters(keyspace, self.writes, LIMITS, self)
         self.control = self.new_control()
         self.hosts: dict[AgentId, Host] = {}
