@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from tests.service.process import Run
 from tests.service.world import World, a_job
@@ -13,6 +13,9 @@ from titus_celery.core.cluster import ClusterDescriptor, MantisRules
 from titus_celery.core.descriptor import JobDescriptor, JobType, MantisAgreement, MantisSpec, Stage
 from titus_celery.core.model import ClusterId, JobId
 from titus_celery.core.states import State
+
+#: Looks after which another thread must have come by.
+LOOKS_MAX: Final = 100_000
 
 __all__ = ["a_cluster", "live", "mantis_job", "run_all", "settle"]
 
@@ -59,6 +62,19 @@ def settle(world: World) -> None:
         for host in world.hosts.values():
             host.life.poll()
         world.deliver()
+        _obeyed(world)
+
+
+def _obeyed(world: World) -> None:
+    """Wait until agents, whose runs are threads, have ended what is to end."""
+    looks = 0
+    while looks < LOOKS_MAX and any(
+        task.state in (State.STARTING, State.RUNNING) and (task.kill or task.stop_for or job.kill)
+        for job in world.records.live_jobs(0, 100)[0]
+        for task in world.records.open_tasks(job.id)
+    ):
+        looks += 1
+    assert looks < LOOKS_MAX, "an agent does not obey"
 
 
 def live(world: World, cluster_id: ClusterId) -> list[JobId]:

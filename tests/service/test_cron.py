@@ -2,91 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
-from typing import Any
 
 import pytest
 
-from tests.service.control import sweep
 from tests.service.mantis import a_cluster, live, mantis_job, run_all, settle
-from tests.service.world import ANN, LIMITS, LOST_AFTER, SPANS, World
-from titus_celery.adapters.cluster_store import ClusterStore
-from titus_celery.core.cluster import CATCH_UP, Cluster
+from tests.service.schedules import (
+    HOUR,
+    MINUTELY,
+    end_jobs,
+    go,
+    outcomes,
+    ready,
+    record,
+    scheduled,
+    told,
+)
+from tests.service.world import ANN, World
+from titus_celery.core.cluster import CATCH_UP
 from titus_celery.core.decision import Change
-from titus_celery.core.descriptor import Image, JobGroup
-from titus_celery.core.model import ClusterId, DeadlineKind
+from titus_celery.core.model import DeadlineKind
 from titus_celery.core.states import State
-from titus_celery.errors import ImageMissing, Unavailable
-from titus_celery.service.sweep import Sweep
-
-#: Each minute, on the minute; stories begin on one.
-MINUTELY = "0 * * * * ?"
-HOUR = 3_600
-
-
-class Registry:
-    """Knows every image, unless a test says otherwise."""
-
-    def __init__(self) -> None:
-        self.before: Callable[[], None] = lambda: None
-
-    def resolve(self, image: Image) -> Image:
-        """The image, with an id."""
-        self.before()
-        return replace(image, id="sha256:1")
-
-
-def fails(error: Exception) -> Callable[[], None]:
-    def fail() -> None:
-        raise error
-
-    return fail
-
-
-AWAY = fails(Unavailable("the registry", "no answer"))
-
-
-def ready() -> tuple[World, Registry]:
-    registry = Registry()
-    return World(registry), registry
-
-
-def scheduled(world: World, cron: str = MINUTELY, **parts: Any) -> ClusterId:
-    return world.clusters.create(a_cluster(cron=cron, **parts), ANN)
-
-
-def told(world: World, id: ClusterId) -> list[tuple[float | None, int, str, str]]:
-    """What became of the times, the oldest first: the last of them, how many, the outcome, why."""
-    firings, total = ClusterStore(world.keyspace).firings(id, 0, 10_000)
-    assert len(firings) == total
-    return [(world.elapsed(one.until), one.count, one.outcome.value, one.why) for one in reversed(firings)]
-
-
-def outcomes(world: World, id: ClusterId) -> list[tuple[float | None, str]]:
-    return [(until, outcome) for until, _, outcome, _ in told(world, id)]
-
-
-def record(world: World, id: ClusterId) -> Cluster:
-    return ClusterStore(world.keyspace).cluster(id)[0]
-
-
-def go(world: World, seconds: int, step: float = 1) -> None:
-    """Let time pass with a control at work."""
-    for _ in range(int(seconds / step)):
-        world.sleep(step)
-        world.sweep()
-
-
-def end_jobs(world: World, id: ClusterId) -> None:
-    for job_id in live(world, id):
-        world.jobs.kill(job_id, ANN)
-    world.sweep()
-    world.sweep()
-    assert live(world, id) == []
-
 
 # ------------------------------------------------------------------------------------------ each once
 
@@ -273,103 +211,6 @@ def test_keep_new_never_makes_a_third_job() -> None:
     old, new = live(world, id)
     why = f"job {new} is still taking over from {old}"
     assert told(world, id)[2:] == [(180, 1, "skipped", why), (240, 1, "skipped", why)]
-
-
-# ------------------------------------------------------------------------------------------ no job
-
-
-def test_a_registry_that_is_away_is_asked_again_for_a_minute() -> None:
-    world, registry = ready()
-    id = scheduled(world, "0 0/10 * * * ?")
-    registry.before = AWAY
-    go(world, 640)
-    assert told(world, id) == []
-    assert record(world, id).held_up == "imageUnresolved: the registry is unavailable: no answer"
-    registry.before = lambda: None
-    go(world, 4)
-    assert outcomes(world, id) == [(600, "fired")]
-    assert record(world, id).held_up == ""
-
-
-@pytest.mark.parametrize("step", [1, 7, 13])
-def test_then_the_time_is_missed_and_the_next_one_is_tried(step: float) -> None:
-    world, registry = ready()
-    id = scheduled(world, "0 0/10 * * * ?")
-    world.sleep(599)
-    registry.before = AWAY
-    go(world, 91, step)
-    why = "imageUnresolved: the registry is unavailable: no answer"
-    assert told(world, id) == [(600, 1, "missed", why)]
-    registry.before = lambda: None
-    go(world, 700, 10)
-    assert outcomes(world, id) == [(600, "missed"), (1_200, "fired")]
-
-
-def test_while_the_registry_is_away_older_times_are_not_left_open() -> None:
-    world, registry = ready()
-    id = scheduled(world)
-    registry.before = AWAY
-    go(world, 330)
-    why = "imageUnresolved: the registry is unavailable: no answer"
-    assert told(world, id) == [(60 * each, 1, "missed", why) for each in range(1, 5)]
-    registry.before = lambda: None
-    go(world, 30)
-    assert outcomes(world, id)[4:] == [(300, "fired"), (360, "skipped")]
-
-
-def test_what_is_made_up_for_is_tried_for_a_minute_too() -> None:
-    world, registry = ready()
-    id = scheduled(world, "0 0 * * * ?", parameters={CATCH_UP: "once"})
-    world.now += timedelta(minutes=90)
-    registry.before = AWAY
-    go(world, 30)
-    assert told(world, id) == []
-    registry.before = lambda: None
-    go(world, 4)
-    assert outcomes(world, id) == [(HOUR, "fired")]
-
-
-def test_an_unknown_image_is_missed_at_once() -> None:
-    world, registry = ready()
-    id = scheduled(world)
-    registry.before = fails(ImageMissing("app:1", "its registry does not have it"))
-    go(world, 60)
-    ((until, _, outcome, why),) = told(world, id)
-    assert (until, outcome) == (60, "missed")
-    assert why.startswith("imageUnresolved: ")
-    assert "its registry does not have it" in why
-
-
-def test_a_full_installation_is_told_as_the_reason() -> None:
-    world, _ = ready()
-    world.control = with_jobs_max(world, 1)
-    id = scheduled(world, "0 0/10 * * * ?")
-    mine = world.create()
-    go(world, 620, 5)
-    assert told(world, id) == []
-    go(world, 60, 5)
-    why = "1 jobs are alive, which is the most that this installation takes"
-    assert told(world, id) == [(600, 1, "missed", why)]
-    assert world.job(mine).kill is None
-
-
-def with_jobs_max(world: World, most: int) -> Sweep:
-    limits = replace(LIMITS, jobs_max=most)
-    parts = (world.keyspace, world.records, world.registry, world.writes, world.resolver)
-    control = sweep(*parts, (limits, SPANS, LOST_AFTER), world)
-    control.look()
-    return control
-
-
-def test_a_name_that_another_job_has_is_told_as_the_reason() -> None:
-    world, _ = ready()
-    named = replace(mantis_job(), group=JobGroup(sequence="v1"))
-    world.jobs.create(named, ANN)
-    id = scheduled(world, template=named)
-    go(world, 60)
-    ((_, _, outcome, why),) = told(world, id)
-    assert outcome == "skipped"
-    assert "jobGroupInfo.sequence" in why
 
 
 # ------------------------------------------------------------------------------------------ changes
