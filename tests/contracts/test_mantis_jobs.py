@@ -159,9 +159,3 @@ def test_a_job_that_is_over_keeps_nothing_of_its_subscribers(bench: Bench) -> No
     assert bench.world.dump() == before
     left = bench.world.time_left(bench.keys.subscribers(one.id))
     assert left is None
-
-
-def test_what_a_late_holder_leaves_behind_goes_by_itself(bench: Bench) -> None:
-    one, _ = made(bench, 1)
-    SubscriberStore(bench.keyspace).hold(one.id, "gateway-1", timedelta(seconds=30))
-    assert bench.world.time_left(bench.keys.subscribers(one.id)) is not None

@@ -99,7 +99,7 @@ def test_a_full_installation_is_told_as_the_reason() -> None:
     go(world, 620, 5)
     assert told(world, id) == []
     go(world, 60, 5)
-    why = "1 jobs are alive, which is the most that this installation takes"
+    why = "1 jobs are alive, which is the most that may be"
     assert told(world, id) == [(600, 1, "missed", why)]
     assert world.job(mine).kill is None
 
