@@ -18,7 +18,7 @@ venv:
 demo: setup ## start the service on this machine and run the demo on it
 	@$(BIN)/python examples/demo.py
 
-test: setup ## all tests but the long repetitions (under 20 minutes)
+test: setup ## all tests but the long repetitions (some 25 minutes)
 	@$(BIN)/python -m pytest -m "not full"
 
 test-full: setup ## all tests, long repetitions too
