@@ -12,7 +12,6 @@ from tests.builders import (
     at,
     change,
     commit,
-    deadline,
     dispatched,
     failed,
     finished,
@@ -218,14 +217,15 @@ def test_the_last_slot_to_close_arms_settle(bench: Bench) -> None:
     run(bench.records, new, first)
     assert bench.records.next_due() is None
     commit(bench.records, new, [second], to=[failed(second, when=15)])
-    assert bench.records.due(at(15), 10) == [deadline(DeadlineKind.SETTLE, new.id, 15)]
+    [settle] = bench.records.due(at(0), 10)
+    assert (settle.kind, settle.entity) == (DeadlineKind.SETTLE, new.id)
 
 
-def test_settle_is_due_when_the_last_of_the_slots_was_over(bench: Bench) -> None:
+def test_settle_is_due_at_once_whatever_the_dates_of_the_ends(bench: Bench) -> None:
     new = job(desired=2)
     first, second = saved(bench.records, new, 2)
     commit(bench.records, new, [first, second], to=[failed(first, when=17), failed(second, when=15)])
-    assert bench.records.next_due() == at(17)
+    assert [due.kind for due in bench.records.due(at(0), 10)] == [DeadlineKind.SETTLE]
 
 
 def test_a_retry_that_is_given_up_closes_its_slot(bench: Bench) -> None:

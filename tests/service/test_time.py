@@ -161,6 +161,18 @@ def test_a_run_outlives_its_limit_when_it_really_took_so_long(jump: float) -> No
     assert marked(world, one) == "runtimeLimitExceeded: ran longer than 9000 s"
 
 
+def test_a_job_whose_task_ends_after_the_clock_was_set_back_ends_with_it() -> None:
+    world = World()
+    world.host()
+    id, (run,) = world.started()
+    world.sleep(5)
+    world.jump(-HOURS_2)
+    world.sleep(1)
+    world.release(run, task_id(id, 0, 1))
+    world.sweep()
+    assert world.job(id).state is State.FINISHED
+
+
 def test_what_started_after_the_clock_was_set_back_has_its_whole_time() -> None:
     """Its record takes the date of the state before, two hours ahead."""
     world = World()

@@ -32,6 +32,9 @@ OUTPUT_KEPT: Final = ARCHIVE_AFTER
 #: Field of an agent's hash: which holding of its lease is the last.
 AGENT_EPOCH: Final = "epoch"
 
+#: When what is to be done at once is due (ms). The end of a task does not say: it takes the date of the state
+#: before if the clock was set back meanwhile.
+_AT_ONCE: Final = 0
 #: How a name is called that another job has.
 _TAKEN: Final = {
     ClaimKind.SEQUENCE: "this jobGroupInfo.sequence of the application, stack and detail",
@@ -233,10 +236,10 @@ def _deadlines(keys: Keys, change: Change) -> Iterator[ks.Write]:
         yield ks.SetRemove(keys.deadlines, deadline_member(kind, entity))
     for new in change.arm:
         yield ks.SetAdd(keys.deadlines, deadline_member(new.kind, new.entity), ks.to_ms(new.due))
-    ends = [task.after.history[-1].at for task in change.tasks if _closes(task)]
-    if ends and change.job_id and not (change.job_after and change.job_after.state.is_final):
+    is_over = change.job_after is not None and change.job_after.state.is_final
+    if change.job_id and not is_over and any(map(_closes, change.tasks)):
         settle = deadline_member(DeadlineKind.SETTLE, change.job_id)
-        yield ks.SetAddIfEmpty(keys.deadlines, keys.open(change.job_id), settle, ks.to_ms(max(ends)))
+        yield ks.SetAddIfEmpty(keys.deadlines, keys.open(change.job_id), settle, _AT_ONCE)
 
 
 def _closes(change: TaskChange) -> bool:
