@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from titus_celery.adapters.keyspace import Keyspace
 from titus_celery.adapters.store import RecordStore
 from titus_celery.core.decision import Change
-from titus_celery.core.model import Task, TaskId
+from titus_celery.core.model import JobId, Task, TaskId
 from titus_celery.core.states import State
 from titus_celery.errors import StoreUnavailable
 from titus_celery.ports import Position, TaskView
@@ -34,6 +34,8 @@ class Store(RecordStore):
     after_commit: Callable[[Change], None] | None = None
     #: Called before each task is read; may raise.
     before_read: Callable[[], None] | None = None
+    #: Called once the open tasks of a job were read, before whoever asked has them.
+    after_look: Callable[[], None] | None = None
     #: A dead process neither reads nor writes any more.
     is_dead = False
     _is_at_the_door = False
@@ -45,6 +47,13 @@ class Store(RecordStore):
         if self.is_dead:
             raise DiedError
         return super().task(task_id)
+
+    def open_tasks(self, job_id: JobId) -> Sequence[Task]:
+        """The job's open tasks, after the test had its say."""
+        found = super().open_tasks(job_id)
+        if self.after_look is not None:
+            self.after_look()
+        return found
 
     def commit(self, change: Change) -> Position | None:
         """Commit, after the test had its say; what it commits itself passes freely."""
