@@ -35,6 +35,11 @@ class ScriptedEngine:
         #: Cleared: it takes connections and does not answer yet.
         self.serves = threading.Event()
         self.serves.set()
+        #: Cleared: who asks to listen is not answered yet, while others are.
+        self.lets_listen = threading.Event()
+        self.lets_listen.set()
+        #: Somebody has asked for the past.
+        self.was_questioned = threading.Event()
         self.port = 0
         self.come_back()
 
@@ -54,6 +59,9 @@ class ScriptedEngine:
                 asked = parse_qs(urlsplit(self.path).query)
                 if "until" not in asked:
                     engine.is_asked.set()
+                    engine.lets_listen.wait()
+                else:
+                    engine.was_questioned.set()
                 engine.serves.wait()
                 self.send_response(200)
                 self.send_header("Transfer-Encoding", "chunked")
@@ -92,5 +100,6 @@ class ScriptedEngine:
     def close(self) -> None:
         """Leave nothing behind."""
         self.serves.set()
+        self.lets_listen.set()
         self.hang_up()
         self.leave()

@@ -142,6 +142,27 @@ def test_an_engine_that_forgets_is_taken_to_have_ended_what_ended_while_it_start
     assert events.outside(ended(finished - timedelta(minutes=1))) == ""
 
 
+def test_an_engine_that_answers_before_it_is_heard_again_was_away(
+    engine: ScriptedEngine, events: EngineEvents, refusal: threading.Event
+) -> None:
+    assert events.attend(PATIENCE)
+    engine.leave()
+    engine.hang_up()
+    assert refusal.wait(PATIENCE.total_seconds())
+    engine.lets_listen.clear()
+    engine.come_back()
+    engine.remembers = [{"Action": "die"}] * 256
+    assert engine.is_asked.wait(PATIENCE.total_seconds())
+    finished = system_now()
+    told: list[str] = []
+    asking = threading.Thread(target=lambda: told.append(events.outside(ended(finished))))
+    asking.start()
+    assert engine.was_questioned.wait(PATIENCE.total_seconds())
+    engine.lets_listen.set()
+    asking.join(PATIENCE.total_seconds())
+    assert told == ["the engine restarted"]
+
+
 def test_a_stream_that_breaks_off_is_taken_up_again(engine: ScriptedEngine, events: EngineEvents) -> None:
     assert events.attend(PATIENCE)
     now = system_now()

@@ -136,6 +136,8 @@ class EngineEvents:
             if not known:
                 raise
             return from_outside(life, kills, absences, self._booted, is_away=True)
+        if not known:
+            absences = self._absences_by_now()
         told = from_outside(life, kills, absences, self._booted)
         surely = from_outside(life, kills, absences, self._booted, is_whole=True)
         return surely if told != surely and self._remembers_all(life.started) else told
@@ -156,6 +158,16 @@ class EngineEvents:
         filters = {"type": ["container"], "event": ["kill"], "container": [container_id]}
         lines = self._past(since, filters, within)
         return {kill for _, kill in map(_kill_of, lines) if kill is not None}
+
+    def _absences_by_now(self) -> tuple[Absence, ...]:
+        """The absences of an engine that answers again, which the thread may learn a moment later."""
+        with self._changed:
+            is_heard = self._thread is None or self._changed.wait_for(
+                lambda: self._line or self._closed.is_set(), self._answer_seconds
+            )
+            if not is_heard:
+                _log.warning("the engine answers and cannot be heard: whether it was away is not known")
+            return tuple(self._absences)
 
     def _remembers_all(self, since: datetime) -> bool:
         """Whether the engine has forgotten nothing from *since* on."""
