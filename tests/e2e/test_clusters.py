@@ -22,6 +22,8 @@ pytestmark = pytest.mark.e2e
 
 EVERY_5_S = "*/5 * * * * ?"
 STEP = timedelta(seconds=5)
+#: A second beat leads by then.
+TAKES_OVER = timedelta(seconds=15)
 #: So many times of such a schedule are looked at, half of them after the crashes.
 TIMES = 6
 #: Ends when it is told to, at once.
@@ -53,6 +55,15 @@ def cluster(template: pb.JobDescriptor, rules: pb.MantisClusterSpec) -> pb.JobCl
         jobDescriptor=template,
         mantis=rules,
     )
+
+
+def leads(installation: Installation, beat: str) -> bool:
+    return "this beat leads" in installation.processes[beat].text()
+
+
+def leading(installation: Installation, *beats: str) -> Sequence[str]:
+    """The beats, that first which leads."""
+    return sorted(beats, key=lambda beat: not leads(installation, beat))
 
 
 def live(installation: Installation, cluster_id: str) -> list[pb.Job]:
@@ -98,9 +109,11 @@ def test_schedules_are_kept_through_the_crashes_of_beat_and_control(tmp_path: Pa
         new = create(cluster(mantis(OBEDIENT), rules), timeout=20).id
         patience = STEP * (TIMES + 2)
         until(lambda: len(firings(installation, existing)) >= TIMES // 2, "half of the times came", patience)
-        installation.kill("beat")
+        leader, other = leading(installation, "beat", "beat-2")
+        installation.kill(leader)
         installation.kill("control")
         installation.start("control")
+        until(lambda: leads(installation, other), "the other beat leads", TAKES_OVER)
         until(lambda: len(firings(installation, existing)) >= TIMES, "all of the times came", patience)
         for id in (existing, new):
             disable(installation, id)
