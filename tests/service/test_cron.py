@@ -300,3 +300,16 @@ def test_a_deadline_that_comes_too_early_is_set_again() -> None:
     assert outcomes(world, id) == [(60, "fired")]
     kinds = [each.kind for each in world.records.due(world.now + timedelta(days=9), 100)]
     assert kinds.count(DeadlineKind.CRON) == 1
+
+
+def test_after_its_last_time_nothing_stands_for_a_schedule() -> None:
+    world, _ = ready()
+    at = world.now + timedelta(minutes=1)
+    id = scheduled(world, f"{at.second} {at.minute} {at.hour} {at.day} {at.month} ? {at.year}")
+    # One pass alone: what it leaves would be looked at again and again.
+    world.sleep(60)
+    world.sweep()
+    assert outcomes(world, id) == [(60, "fired")]
+    assert record(world, id).next_firing is None
+    left = world.records.due(world.now + timedelta(days=9), 100)
+    assert DeadlineKind.CRON not in [each.kind for each in left]

@@ -219,7 +219,9 @@ class Keeper:
         outcome, text = why or (Outcome.FIRED, "")
         note = timetable.noted(found.newest, outcome, text, now, job_id)
         after, firings, arm = timetable.settled(cluster, found, note, now)
-        return replace(decision, cluster=after, firings=firings, arm=(*decision.arm, *arm))
+        # After its last time nothing is left to look at.
+        disarm = () if arm else ((DeadlineKind.CRON, str(cluster.id)),)
+        return replace(decision, cluster=after, firings=firings, arm=(*decision.arm, *arm), disarm=disarm)
 
     def _made(self, cluster: Cluster) -> _Made:
         try:
