@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from titus_celery.adapters.archive import Archive
+from titus_celery.adapters.background_calls import BackgroundCalls
 from titus_celery.adapters.background_queue import BackgroundQueue
 from titus_celery.adapters.celery_app import App, make_app
 from titus_celery.adapters.celery_queue import CeleryQueue
@@ -18,7 +19,7 @@ from titus_celery.adapters.cluster_store import ClusterStore
 from titus_celery.adapters.cron_times import schedule
 from titus_celery.adapters.docker_credentials import DockerCredentials
 from titus_celery.adapters.docker_executor import DockerExecutor
-from titus_celery.adapters.image_resolver import RoutedResolver
+from titus_celery.adapters.image_resolver import RoutedResolver, is_in_registry
 from titus_celery.adapters.inventory_resolver import InventoryResolver
 from titus_celery.adapters.leases import LeaseStore
 from titus_celery.adapters.outputs import OutputStore
@@ -46,9 +47,11 @@ from titus_celery.ports import (
 )
 from titus_celery.service import crash
 from titus_celery.service.agent import AgentLife, Periods
+from titus_celery.service.ahead import Ahead
 from titus_celery.service.change import Committed, WritePath
 from titus_celery.service.clusters import JobClusters
 from titus_celery.service.creation import Creation, Intake
+from titus_celery.service.foresight import Foresight
 from titus_celery.service.jobs import Jobs
 from titus_celery.service.keeper import Keeper
 from titus_celery.service.lease import Lease, gone_after
@@ -62,6 +65,7 @@ from titus_celery.service.tools import Tools
 from titus_celery.settings import Settings
 
 __all__ = [
+    "LOOKUPS_MAX",
     "AgentParts",
     "ControlParts",
     "GatewayParts",
@@ -73,6 +77,9 @@ __all__ = [
     "process_settings",
 ]
 
+#: Images that control looks up at the same time: a thousand in AHEAD if a registry takes a tenth of a second
+#: for each. More would be an assault.
+LOOKUPS_MAX: Final = 32
 _MEGA: Final = 1_000_000
 #: Before the first renewal nothing is known of an agent's lease.
 _NEVER: Final = datetime.fromtimestamp(0, UTC)
@@ -110,6 +117,7 @@ class ControlParts:
     """What control works with."""
 
     sweep: Sweep
+    ahead: Ahead
     retention: Retention
     timer: Timer
 
@@ -191,16 +199,19 @@ def control(settings: Settings, app: App) -> ControlParts:
     """The parts of a control worker."""
     base = _base(settings, app)
     limits = settings.limits()
+    begin = BackgroundCalls("look up image", LOOKUPS_MAX).begin
+    foresight = Foresight(_resolver(settings, base), SystemClock(), is_in_registry, begin)
     keeper = Keeper(
         clusters=ClusterStore(base.keyspace),
         writes=base.writes,
-        creation=Creation(_resolver(settings, base), limits),
+        creation=Creation(foresight, limits),
         intake=Intake(base.records, SystemClock()),
         calendar=schedule,
         ids=SystemIds(),
         limits=limits,
         firings_kept=timedelta(days=settings.keep_days),
     )
+    ahead = Ahead(base.records, keeper, foresight)
     sweep = Sweep(
         records=base.records,
         registry=AgentStore(base.keyspace),
@@ -211,12 +222,13 @@ def control(settings: Settings, app: App) -> ControlParts:
         clock=SystemClock(),
         subscribers=SubscriberStore(base.keyspace),
         keeper=keeper,
+        ahead=ahead,
     )
     keep = Keep(age=timedelta(days=settings.keep_days), jobs=settings.keep_jobs, bytes=settings.keep_bytes)
     retention = Retention(
         retained=Archive(base.keyspace), leases=base.leases, keep=keep, log_bytes_max=settings.log_bytes_max
     )
-    return ControlParts(sweep, retention, Timer(base.records, sweep))
+    return ControlParts(sweep, ahead, retention, Timer(base.records, sweep))
 
 
 def agent(settings: Settings, app: App, agent_id: str, displaced: Callable[[str], None]) -> AgentParts:

@@ -218,6 +218,14 @@ class Unavailable(TitusError):
         return f"{self.what} is unavailable: {self.why}"
 
 
+class AnswerPending(Unavailable):
+    """Something was asked that has not answered yet: it may be tried again in a moment."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what, "it has not answered yet")
+        self.args = (what,)
+
+
 class StoreUnavailable(Unavailable):
     """The store does not answer."""
 

@@ -10,8 +10,10 @@ import pytest
 from tests.conformance.installation import Titus
 from tests.conformance.test_cluster_methods import cluster, found, switch, update, within
 from tests.grpc_api.clusters import mantis, mantis_cluster
-from tests.service.control import keeper
+from tests.service.control import ahead, foresight, keeper, sweep
 from tests.service.mantis import live, run_all, settle
+from tests.service.schedules import AWAY, Registry
+from tests.service.world import LOST_AFTER, SPANS
 from titus_celery.core.model import ClusterId, Deadline, DeadlineKind, JobId
 from titus_celery.grpc.proto import titus_celery_v1_pb2 as v1
 from titus_celery.grpc.proto import titus_job_api_pb2 as pb
@@ -148,6 +150,24 @@ def test_a_time_that_is_a_little_late_is_kept(titus: Titus) -> None:
     (due,) = coming(titus, id)
     titus.wait((due - titus.hand.now).total_seconds() + 55)
     assert outcomes(titus, id) == ["FIRED"]
+
+
+def test_what_an_image_meant_shortly_before_a_time_is_what_runs(titus: Titus) -> None:
+    inside, registry, limits = titus.inside, Registry(), titus.store.settings.limits()
+    seen = foresight(registry, inside)
+    parts = (inside.keyspace, inside.records, inside.registry, inside.writes, seen)
+    inside.control = sweep(*parts, (limits, SPANS, LOST_AFTER), inside)
+    look = ahead(inside.keyspace, inside.writes, seen, limits, inside)
+    id = scheduled(titus)
+    (due,) = coming(titus, id)
+    titus.wait((due - titus.hand.now).total_seconds() - 4)
+    look.look()
+    # The registry's time is not the schedule's.
+    registry.before = AWAY
+    titus.wait(4)
+    assert outcomes(titus, id) == ["FIRED"]
+    (job_id,) = jobs_of(titus, id)
+    assert titus.job(job_id).jobDescriptor.containers["stage0"].image.imageId == "sha256:1"
 
 
 def test_a_job_that_cannot_be_made_in_time_is_missed_with_the_cause(titus: Titus) -> None:

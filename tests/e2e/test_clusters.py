@@ -10,9 +10,11 @@ from pathlib import Path
 import grpc
 import pytest
 
+from tests.contracts.registries import running
 from tests.e2e.installation import Installation, installed
 from tests.e2e.jobs import DEMAND, HELLO, at, shell
 from tests.e2e.processes import until
+from titus_celery.adapters.system import system_now
 from titus_celery.cli import processes
 from titus_celery.grpc.proto import titus_celery_v1_pb2 as v1
 from titus_celery.grpc.proto import titus_celery_v1_pb2_grpc as v1_grpc
@@ -139,6 +141,31 @@ def assert_handed_on(installation: Installation, job_ids: Sequence[str]) -> None
         assert (old.jobState.state, old.jobState.reason) == (pb.FINISHED, "normal: SLA enforcement")
         assert at(old.stateChanges, "FINISHED") >= at(new.stateChanges, "RUNNING")
     assert jobs[-1].jobState.reason == "normal: job cluster disabled"
+
+
+def test_a_schedule_is_kept_although_the_registry_of_its_image_hangs_when_its_time_comes(
+    tmp_path: Path,
+) -> None:
+    with (
+        running(tmp_path / "registry") as (registry, publisher),
+        installed(tmp_path / "titus") as installation,
+    ):
+        first = publisher.put("team/app", "first")
+        time = system_now().replace(microsecond=0) + timedelta(seconds=12)
+        template = mantis([])
+        template.containers["stage0"].image.name = f"{registry.host}/team/app"
+        rules = pb.MantisClusterSpec(cronSpec=f"{time:%-S %-M %-H %-d %-m} ? {time:%Y}")
+        id = installation.stub.CreateJobCluster(cluster(template, rules), timeout=20).id
+        asked = registry.asked("HEAD /v2/team/app/manifests/latest")
+        until(lambda: registry.asked("HEAD /v2/team/app/manifests/latest") > asked, "it is looked up")
+        registry.freeze()
+        assert system_now() < time
+        (fired,) = until(lambda: firings(installation, id), "its time is decided")
+        registry.thaw()
+        assert (fired.outcome, datetime.fromisoformat(fired.at)) == (v1.Firing.FIRED, time), fired
+        found = installation.over(fired.job_id)
+        assert found.jobDescriptor.containers["stage0"].image.imageId == f"{registry.host}/team/app@{first}"
+        assert installation.output(found.tasks[0].id) == "first"
 
 
 def test_a_floor_is_filled_again_when_a_job_ends(shared: Installation) -> None:

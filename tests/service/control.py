@@ -14,16 +14,25 @@ from titus_celery.adapters.system import SystemIds
 from titus_celery.core.lifecycle import Spans
 from titus_celery.core.validation import Limits
 from titus_celery.ports import AgentRegistry, Clock, Ids, ImageResolver, Records
+from titus_celery.service.ahead import Ahead
 from titus_celery.service.change import WritePath
 from titus_celery.service.clusters import JobClusters
 from titus_celery.service.creation import Creation, Intake
+from titus_celery.service.foresight import Foresight
 from titus_celery.service.keeper import Keeper
 from titus_celery.service.sweep import Sweep
 
-__all__ = ["FIRINGS_KEPT", "job_clusters", "keeper", "sweep"]
+__all__ = ["FIRINGS_KEPT", "ahead", "foresight", "job_clusters", "keeper", "sweep"]
 
 #: How long it is known what became of the times of a schedule.
 FIRINGS_KEPT = timedelta(days=15)
+
+
+def foresight(resolver: ImageResolver, clock: Clock) -> Foresight:
+    """Looks images up when it is asked to, at once; *resolver* itself if that is one already."""
+    if isinstance(resolver, Foresight):
+        return resolver
+    return Foresight(resolver, clock, lambda image: True, lambda call: call())
 
 
 def keeper(
@@ -42,6 +51,14 @@ def keeper(
     )
 
 
+def ahead(
+    keyspace: Keyspace, writes: WritePath, resolver: ImageResolver, limits: Limits, clock: Clock
+) -> Ahead:
+    """A control's look ahead."""
+    seen = foresight(resolver, clock)
+    return Ahead(RecordStore(keyspace), keeper(keyspace, writes, seen, limits, clock), seen)
+
+
 def sweep(
     keyspace: Keyspace,
     records: Records,
@@ -53,6 +70,7 @@ def sweep(
 ) -> Sweep:
     """A control process; *rules*: its limits, its spans, and after how long agents are lost."""
     limits, spans, lost_after = rules
+    seen = foresight(resolver, clock)
     return Sweep(
         records=records,
         registry=registry,
@@ -62,7 +80,8 @@ def sweep(
         lost_after=lost_after,
         clock=clock,
         subscribers=SubscriberStore(keyspace),
-        keeper=keeper(keyspace, writes, resolver, limits, clock),
+        keeper=keeper(keyspace, writes, seen, limits, clock),
+        ahead=ahead(keyspace, writes, seen, limits, clock),
     )
 
 

@@ -9,8 +9,9 @@ from datetime import timedelta
 import pytest
 
 from tests.builders import commit, deadline, replacement, to_be_retried
+from tests.service.control import ahead
 from tests.service.place import EVERYTHING, KEYS, Place
-from tests.service.world import ANN, World, a_job
+from tests.service.world import ANN, LIMITS, World, a_job
 from titus_celery.adapters.archive import Archive
 from titus_celery.adapters.keyspace import HashSet
 from titus_celery.adapters.leases import LeaseStore
@@ -284,7 +285,10 @@ def test_a_tick_also_lets_go_even_if_its_sweep_meets_a_broken_record(is_broken: 
         place.keyspace.transact([], [HashSet(KEYS.job(broken), {"head": "rubbish"})])
         place.sleep(600)
     parts = ControlParts(
-        place.control, place.retention(jobs=2 if is_broken else 1), Timer(place.records, place.control)
+        place.control,
+        ahead(place.keyspace, place.writes, place.resolver, LIMITS, place),
+        place.retention(jobs=2 if is_broken else 1),
+        Timer(place.records, place.control),
     )
     wire(control=parts)
     try:

@@ -6,7 +6,12 @@ from titus_celery.adapters.image_names import registry_of
 from titus_celery.core.descriptor import Image
 from titus_celery.ports import ImageResolver
 
-__all__ = ["RoutedResolver"]
+__all__ = ["RoutedResolver", "is_in_registry"]
+
+
+def is_in_registry(image: Image) -> bool:
+    """Whether a registry is asked for it, which takes time."""
+    return bool(registry_of(image.id or image.name))
 
 
 class RoutedResolver:
@@ -19,5 +24,5 @@ class RoutedResolver:
 
     def resolve(self, image: Image) -> Image:
         """Both name and id of what *image* means now; ImageMissing and Unavailable as of who was asked."""
-        asked = self._registries if registry_of(image.id or image.name) else self._inventories
+        asked = self._registries if is_in_registry(image) else self._inventories
         return asked.resolve(image)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
-from titus_celery.core.descriptor import JobDescriptor
+from titus_celery.core.descriptor import Image, JobDescriptor
 from titus_celery.core.model import Caller
 from titus_celery.core.validation import Limits, check, effective
 from titus_celery.errors import ImageMissing, InvalidRequest, StoreFull, Unavailable, Violation
@@ -48,6 +48,11 @@ class Creation:
         if found or missing:
             raise InvalidRequest([*found, *missing])
         return job
+
+    def images(self, descriptor: JobDescriptor, caller: Caller) -> frozenset[Image]:
+        """Those that `prepared` resolves."""
+        job = effective(descriptor, caller, self._limits)
+        return frozenset(container.image for container in job.containers.values())
 
     def _pinned(self, job: JobDescriptor, faulty: set[str]) -> tuple[JobDescriptor, list[Violation]]:
         """*job* with each image resolved, and a violation for each that nobody knows (A20)."""

@@ -30,6 +30,7 @@ from titus_celery.core.sizing import resized
 from titus_celery.core.states import State
 from titus_celery.errors import NotFound, TitusError
 from titus_celery.ports import Records, Subscribers
+from titus_celery.service.ahead import Ahead
 from titus_celery.service.change import WritePath
 from titus_celery.service.faults import put_off
 from titus_celery.service.keeper import Keeper
@@ -62,6 +63,7 @@ class Deadlines:
         spans: Spans,
         subscribers: Subscribers,
         keeper: Keeper,
+        ahead: Ahead,
     ) -> None:
         self._records = records
         self._writes = writes
@@ -69,12 +71,14 @@ class Deadlines:
         self._spans = spans
         self._subscribers = subscribers
         self._keeper = keeper
+        self._ahead = ahead
 
     def act_on_due(self, now: datetime, faults: list[TitusError]) -> None:
         """Act on every deadline that is due at *now*, each once."""
         seen: set[Deadline] = set()
         while fresh := [each for each in self._records.due(now, BATCH_MAX) if each not in seen]:
             seen.update(fresh)
+            self._ahead.foresee(fresh)
             for deadline in fresh:
                 self._lookout.look_if_due()
                 with put_off(faults, f"deadline {deadline.kind.value} of {deadline.entity}"):

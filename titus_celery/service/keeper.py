@@ -16,12 +16,13 @@ from titus_celery.core import keeping, timetable
 from titus_celery.core.cluster import Cluster, Outcome
 from titus_celery.core.cluster_rules import Calendar
 from titus_celery.core.decision import Decision, Gate
-from titus_celery.core.descriptor import JobDescriptor
+from titus_celery.core.descriptor import Image, JobDescriptor
 from titus_celery.core.jobs import created, kill_requested
 from titus_celery.core.mantis import TITUS
 from titus_celery.core.model import Caller, ClusterId, Deadline, DeadlineKind, Job, JobId
 from titus_celery.core.validation import Limits
 from titus_celery.errors import (
+    AnswerPending,
     Conflict,
     FailedPrecondition,
     InvalidRequest,
@@ -42,6 +43,8 @@ __all__ = ["Keeper"]
 KEEP_AGAIN: Final = timedelta(seconds=5)
 #: Until control tries again to make the job of a time of a schedule.
 CRON_AGAIN: Final = timedelta(seconds=2)
+#: Until either, if all that a job still lacks is an answer of its registry, which is on its way.
+ANSWER_AGAIN: Final = timedelta(seconds=1)
 #: Times of one schedule whose outcome is kept, and for how long (docs/semantics.md A17).
 FIRINGS_MAX: Final = 10_000
 
@@ -60,6 +63,8 @@ class _Made:
     why: str = ""
     #: Whether one may be made a moment later.
     is_passing: bool = False
+    #: How long a moment is.
+    again: timedelta = CRON_AGAIN
     outcome: Outcome = Outcome.MISSED
 
 
@@ -87,6 +92,12 @@ class Keeper:
         self._limits = limits
         self._firings_kept = firings_kept
 
+    def images(self, id: ClusterId) -> frozenset[Image]:
+        """What jobs of its template run, and is looked up for each of them. NotFound without the cluster."""
+        cluster, _ = self._clusters.cluster(id)
+        template = cluster.descriptor.template
+        return self._creation.images(template, _owner(cluster)) if template else frozenset()
+
     # ------------------------------------------------------------------------------------- floor, ceiling
 
     def keep(self, deadline: Deadline) -> Decision:
@@ -94,7 +105,7 @@ class Keeper:
         id = ClusterId(deadline.entity)
         for _ in range(ATTEMPTS_MAX):
             cluster, live, _ = self._load(id)
-            wanted = keeping.kept(cluster, live)
+            wanted, again = keeping.kept(cluster, live), KEEP_AGAIN
             for job in wanted.kill:
                 self._kill(cluster, job.id, wanted.why)
             try:
@@ -102,11 +113,13 @@ class Keeper:
                     self._start(cluster, len(live) + number + 1)
             except _MovedOnError:
                 continue
+            except AnswerPending:
+                again = ANSWER_AGAIN
             except TitusError as error:
                 _log.warning("cluster %s lacks a job that cannot be made for now: %s", id, error)
             if not wanted.is_unsettled:
                 return Decision(why="it has as many as it should")
-            return self._again(id)
+            return self._again(id, again)
         raise Conflict(f"cluster {id}")
 
     def _kill(self, cluster: Cluster, id: JobId, why: str) -> None:
@@ -144,9 +157,8 @@ class Keeper:
         template = cluster.descriptor.template
         if template is None:
             raise FailedPrecondition("cluster", cluster.id, "it has no template to make jobs of")
-        owner = Caller(id=TITUS, email=cluster.descriptor.owner.owner_email)
         self._intake.check()
-        return self._creation.prepared(replace(template, cluster_id=cluster.id), owner)
+        return self._creation.prepared(replace(template, cluster_id=cluster.id), _owner(cluster))
 
     # ------------------------------------------------------------------------------------- schedules
 
@@ -207,7 +219,7 @@ class Keeper:
                 # It would have been passed over, but what stood in its way is gone.
                 raise _MovedOnError
             if made.is_passing and timetable.may_wait(cluster, found, now):
-                again = now + CRON_AGAIN
+                again = now + made.again
                 after, firings, arm = timetable.held_up(cluster, found, made.why, now, again)
                 return Decision(cluster=after, firings=firings, arm=arm)
             why = made.outcome, made.why
@@ -228,9 +240,11 @@ class Keeper:
             return _Made(self._prepared(cluster))
         except StoreUnavailable:
             raise
-        except (Unavailable, StoreFull) as error:
-            is_image = isinstance(error, Unavailable)
-            return _Made(None, f"imageUnresolved: {error}" if is_image else str(error), is_passing=True)
+        except StoreFull as error:
+            return _Made(None, str(error), is_passing=True)
+        except Unavailable as error:
+            again = ANSWER_AGAIN if isinstance(error, AnswerPending) else CRON_AGAIN
+            return _Made(None, f"imageUnresolved: {error}", is_passing=True, again=again)
         except TitusError as error:
             is_image = isinstance(error, InvalidRequest) and all(
                 each.field.endswith(".image") for each in error.violations
@@ -250,17 +264,21 @@ class Keeper:
 
     # ------------------------------------------------------------------------------------- both
 
-    def _again(self, id: ClusterId) -> Decision:
+    def _again(self, id: ClusterId, span: timedelta) -> Decision:
         return self._writes.on_cluster(
             lambda: self._load(id),
             lambda cluster, live, now: Decision(
-                arm=(Deadline(kind=DeadlineKind.KEEP, entity=id, due=now + KEEP_AGAIN),)
+                arm=(Deadline(kind=DeadlineKind.KEEP, entity=id, due=now + span),)
             ),
         )
 
     def _load(self, id: ClusterId) -> tuple[Cluster, Sequence[Job], datetime]:
         cluster, now = self._clusters.cluster(id)
         return cluster, self._clusters.live_jobs(id), now
+
+
+def _owner(cluster: Cluster) -> Caller:
+    return Caller(id=TITUS, email=cluster.descriptor.owner.owner_email)
 
 
 def _is_of(error: LimitReached, cluster: Cluster) -> bool:

@@ -12,6 +12,7 @@ from typing import Final
 from titus_celery.core.lifecycle import Spans
 from titus_celery.errors import TitusError
 from titus_celery.ports import AgentRegistry, Clock, Leases, Records, Subscribers
+from titus_celery.service.ahead import Ahead
 from titus_celery.service.change import WritePath
 from titus_celery.service.deadlines import Deadlines
 from titus_celery.service.keeper import Keeper
@@ -40,6 +41,7 @@ class Sweep:
         clock: Clock,
         subscribers: Subscribers,
         keeper: Keeper,
+        ahead: Ahead,
     ) -> None:
         self._registry = registry
         self._leases = leases
@@ -52,6 +54,7 @@ class Sweep:
             spans=spans,
             subscribers=subscribers,
             keeper=keeper,
+            ahead=ahead,
         )
         self._losing = Losing(registry=registry, writes=writes, lookout=lookout, lost_after=lost_after)
         self._placing = Placing(

@@ -109,8 +109,10 @@ def _or_end() -> Iterator[None]:
 @signals.worker_ready.connect  # type: ignore[untyped-decorator]
 def _begin(**_: Any) -> None:
     settings, mine = bootstrap.process_settings(), wired()
-    if mine.control_parts is not None and settings.control_timer:
-        _thread("deadlines", mine.control.timer.run)
+    if mine.control_parts is not None:
+        _thread("ahead", mine.control.ahead.run)
+        if settings.control_timer:
+            _thread("deadlines", mine.control.timer.run)
     if mine.agent_parts is not None:
         _allow_files(settings.slots * FILES_PER_RUN + FILES_SPARE)
         _thread("lease", mine.agent.life.keep_lease)
