@@ -35,7 +35,7 @@ from stock import described
 from titus_celery.adapters.background_calls import BackgroundCalls
 from titus_celery.adapters.cluster_store import ClusterStore
 from titus_celery.adapters.cron_times import schedule
-from titus_celery.adapters.image_resolver import RoutedResolver, is_in_registry
+from titus_celery.adapters.image_resolver import RoutedResolver, who_is_asked
 from titus_celery.adapters.inventory_resolver import InventoryResolver
 from titus_celery.adapters.leases import LeaseStore
 from titus_celery.adapters.memory_queue import MemoryQueue
@@ -44,7 +44,7 @@ from titus_celery.adapters.registry import AgentStore
 from titus_celery.adapters.store import RecordStore
 from titus_celery.adapters.subscribers import SubscriberStore
 from titus_celery.adapters.system import SystemClock, SystemIds
-from titus_celery.bootstrap import LOOKUPS_MAX
+from titus_celery.bootstrap import LOOKUPS_MAX, LOOKUPS_OF_EACH
 from titus_celery.core.cluster import ClusterDescriptor, MantisRules, Outcome
 from titus_celery.core.descriptor import Image, JobDescriptor, JobType, MantisSpec, Stage
 from titus_celery.core.jobs import created
@@ -53,7 +53,7 @@ from titus_celery.service.ahead import Ahead
 from titus_celery.service.change import WritePath
 from titus_celery.service.clusters import JobClusters
 from titus_celery.service.creation import Creation, Intake
-from titus_celery.service.foresight import AHEAD, Foresight
+from titus_celery.service.foresight import AHEAD, Begin, Foresight
 from titus_celery.service.keeper import Keeper
 from titus_celery.service.sweep import Sweep
 from titus_celery.service.timer import Timer
@@ -61,9 +61,6 @@ from titus_celery.settings import Settings
 
 #: The image of `described`, by its name.
 AGENTS_HAVE: Final = "team/worker:1.42"
-#: What begins a call elsewhere.
-Begin = Callable[[Callable[[], None]], None]
-
 ANN: Final = Caller(id="ann", email="ann@example.com")
 #: What of 200 clusters 99 in 100 may be late by, in seconds.
 LATENESS_BOUND: Final = 1.0
@@ -115,7 +112,7 @@ class Installation:
         )
         self.far = Registry()
         images = RoutedResolver(self.far, InventoryResolver(registry))
-        foresight = Foresight(images, clock, is_in_registry, begin)
+        foresight = Foresight(images, clock, who_is_asked, begin)
         keeper = Keeper(
             clusters=self.stored,
             writes=self.writes,
@@ -221,7 +218,7 @@ def idle_passes(url: str, counts: Sequence[int], passes: int) -> list[list[float
     return times
 
 
-def nothing(call: Callable[[], None]) -> None:
+def nothing(whose: str, call: Callable[[], None]) -> None:
     """What begins nothing, for who has nothing to look up."""
 
 
@@ -251,7 +248,7 @@ def main() -> int:
     parser.add_argument("--passes", type=int, default=200)
     arguments = parser.parse_args()
     logging.disable(logging.INFO)
-    begin = BackgroundCalls("look up image", LOOKUPS_MAX).begin
+    begin = BackgroundCalls("look up image", at_once=LOOKUPS_MAX, of_each=LOOKUPS_OF_EACH).begin
     for count in arguments.due:
         tell_late("images that agents have", [AGENTS_HAVE] * count, begin)
     for count in arguments.far:

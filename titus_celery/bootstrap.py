@@ -19,7 +19,7 @@ from titus_celery.adapters.cluster_store import ClusterStore
 from titus_celery.adapters.cron_times import schedule
 from titus_celery.adapters.docker_credentials import DockerCredentials
 from titus_celery.adapters.docker_executor import DockerExecutor
-from titus_celery.adapters.image_resolver import RoutedResolver, is_in_registry
+from titus_celery.adapters.image_resolver import RoutedResolver, who_is_asked
 from titus_celery.adapters.inventory_resolver import InventoryResolver
 from titus_celery.adapters.leases import LeaseStore
 from titus_celery.adapters.outputs import OutputStore
@@ -66,6 +66,7 @@ from titus_celery.settings import Settings
 
 __all__ = [
     "LOOKUPS_MAX",
+    "LOOKUPS_OF_EACH",
     "AgentParts",
     "ControlParts",
     "GatewayParts",
@@ -77,9 +78,10 @@ __all__ = [
     "process_settings",
 ]
 
-#: Images that control looks up at the same time: a thousand in AHEAD if a registry takes a tenth of a second
-#: for each. More would be an assault.
-LOOKUPS_MAX: Final = 32
+#: Images that control looks up at the same time in one registry: a thousand within AHEAD if it takes a tenth
+#: of a second for each. And in all: some registries may hang, and leave room for others.
+LOOKUPS_OF_EACH: Final = 32
+LOOKUPS_MAX: Final = 8 * LOOKUPS_OF_EACH
 _MEGA: Final = 1_000_000
 #: Before the first renewal nothing is known of an agent's lease.
 _NEVER: Final = datetime.fromtimestamp(0, UTC)
@@ -199,8 +201,8 @@ def control(settings: Settings, app: App) -> ControlParts:
     """The parts of a control worker."""
     base = _base(settings, app)
     limits = settings.limits()
-    begin = BackgroundCalls("look up image", LOOKUPS_MAX).begin
-    foresight = Foresight(_resolver(settings, base), SystemClock(), is_in_registry, begin)
+    calls = BackgroundCalls("look up image", at_once=LOOKUPS_MAX, of_each=LOOKUPS_OF_EACH)
+    foresight = Foresight(_resolver(settings, base), SystemClock(), who_is_asked, calls.begin)
     keeper = Keeper(
         clusters=ClusterStore(base.keyspace),
         writes=base.writes,

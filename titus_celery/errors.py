@@ -14,6 +14,7 @@ from typing import Final, Literal
 __all__ = [
     "EXIT_OURS",
     "AlreadyExists",
+    "AnswerPending",
     "Busy",
     "Conflict",
     "EngineFault",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -14,6 +15,7 @@ from tests.service.control import ahead, foresight, keeper, sweep
 from tests.service.mantis import live, run_all, settle
 from tests.service.schedules import AWAY, Registry
 from tests.service.world import LOST_AFTER, SPANS
+from titus_celery.core.descriptor import Image
 from titus_celery.core.model import ClusterId, Deadline, DeadlineKind, JobId
 from titus_celery.grpc.proto import titus_celery_v1_pb2 as v1
 from titus_celery.grpc.proto import titus_job_api_pb2 as pb
@@ -153,12 +155,12 @@ def test_a_time_that_is_a_little_late_is_kept(titus: Titus) -> None:
 
 
 def test_what_an_image_meant_shortly_before_a_time_is_what_runs(titus: Titus) -> None:
-    inside, registry, limits = titus.inside, Registry(), titus.store.settings.limits()
+    inside, registry, limits = titus.inside, Moving(), titus.store.settings.limits()
     seen = foresight(registry, inside)
     parts = (inside.keyspace, inside.records, inside.registry, inside.writes, seen)
     inside.control = sweep(*parts, (limits, SPANS, LOST_AFTER), inside)
     look = ahead(inside.keyspace, inside.writes, seen, limits, inside)
-    id = scheduled(titus)
+    id = scheduled(titus, policy="KEEP_NEW")
     (due,) = coming(titus, id)
     titus.wait((due - titus.hand.now).total_seconds() - 4)
     look.look()
@@ -166,8 +168,25 @@ def test_what_an_image_meant_shortly_before_a_time_is_what_runs(titus: Titus) ->
     registry.before = AWAY
     titus.wait(4)
     assert outcomes(titus, id) == ["FIRED"]
-    (job_id,) = jobs_of(titus, id)
-    assert titus.job(job_id).jobDescriptor.containers["stage0"].image.imageId == "sha256:1"
+    # What was known at that time is not what runs next time.
+    registry.before = lambda: None
+    to_next(titus, id)
+    ran = [
+        titus.job(job_id).jobDescriptor.containers["stage0"].image.imageId for job_id in jobs_of(titus, id)
+    ]
+    assert ran == ["sha256:1", "sha256:2"]
+
+
+class Moving(Registry):
+    """A registry in which all images get another meaning each time somebody asks."""
+
+    asked = 0
+
+    def resolve(self, image: Image) -> Image:
+        """The image, with an id."""
+        found = super().resolve(image)
+        self.asked += 1
+        return replace(found, id=f"sha256:{self.asked}")
 
 
 def test_a_job_that_cannot_be_made_in_time_is_missed_with_the_cause(titus: Titus) -> None:

@@ -14,10 +14,10 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tests.contracts.registries import PASSWORD, USER, configure
+from tests.contracts.registries import PASSWORD, PATIENCE, USER, configure
 from tests.contracts.scripted_registry import Answer, Asked, ScriptedRegistry, certificate, scripted
 from titus_celery.adapters.docker_credentials import DockerCredentials
-from titus_celery.adapters.registry_resolver import RegistryResolver
+from titus_celery.adapters.registry_resolver import OPEN_MAX, RegistryResolver
 from titus_celery.core.descriptor import Image
 from titus_celery.errors import ImageMissing, Unavailable
 
@@ -125,6 +125,28 @@ def test_a_registry_that_trickles_is_not_waited_for_without_end() -> None:
         pytest.raises(Unavailable, match="within 0"),
     ):
         hurried.resolve(Image(name=f"{host}/app"))
+
+
+def test_a_registry_that_never_answers_is_asked_so_often_and_again_once_it_did(
+    registry: ScriptedRegistry,
+) -> None:
+    is_back = threading.Event()
+    registry.answer = lambda asked: HAS_IT if is_back.wait(PATIENCE) else Answer(500)
+    image, other = Image(name=f"{registry.host}/app"), Image(name=f"localhost:{registry.host[10:]}/app")
+    hurried = RegistryResolver(DockerCredentials(), answer_within=timedelta(0))
+    for _ in range(OPEN_MAX):
+        with pytest.raises(Unavailable, match="within 0 s"):
+            hurried.resolve(image)
+    with pytest.raises(Unavailable, match=f"it has not answered {OPEN_MAX} questions yet"):
+        hurried.resolve(image)
+    with pytest.raises(Unavailable, match="within 0 s"):
+        hurried.resolve(other)
+    is_back.set()
+    for thread in threading.enumerate():
+        if thread.name.startswith("ask-"):
+            thread.join(PATIENCE)
+    with pytest.raises(Unavailable, match="within 0 s"):
+        hurried.resolve(image)
 
 
 # ------------------------------------------------------------------------------------------------------- TLS

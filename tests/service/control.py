@@ -32,7 +32,7 @@ def foresight(resolver: ImageResolver, clock: Clock) -> Foresight:
     """Looks images up when it is asked to, at once; *resolver* itself if that is one already."""
     if isinstance(resolver, Foresight):
         return resolver
-    return Foresight(resolver, clock, lambda image: True, lambda call: call())
+    return Foresight(resolver, clock, lambda image: "a registry", lambda registry, call: call())
 
 
 def keeper(
@@ -67,8 +67,10 @@ def sweep(
     resolver: ImageResolver,
     rules: tuple[Limits, Spans, timedelta],
     clock: Clock,
+    look: Ahead | None = None,
 ) -> Sweep:
-    """A control process; *rules*: its limits, its spans, and after how long agents are lost."""
+    """A control process; *rules*: its limits, its spans, and after how long agents are lost; *look*: its look
+    ahead, if somebody else needs it too."""
     limits, spans, lost_after = rules
     seen = foresight(resolver, clock)
     return Sweep(
@@ -81,7 +83,7 @@ def sweep(
         clock=clock,
         subscribers=SubscriberStore(keyspace),
         keeper=keeper(keyspace, writes, seen, limits, clock),
-        ahead=ahead(keyspace, writes, seen, limits, clock),
+        ahead=look or ahead(keyspace, writes, seen, limits, clock),
     )
 
 

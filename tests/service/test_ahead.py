@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -17,6 +18,7 @@ from tests.service.world import ANN, LIMITS, LOST_AFTER, SPANS, World
 from titus_celery.adapters.keys import Keys
 from titus_celery.adapters.steps import Delete, HashSet, Kind
 from titus_celery.core.descriptor import Image, JobDescriptor
+from titus_celery.core.model import Deadline, DeadlineKind
 from titus_celery.errors import StoreUnavailable
 from titus_celery.service.ahead import LOOK_PERIOD, Ahead
 from titus_celery.service.foresight import AHEAD, Foresight
@@ -28,6 +30,8 @@ TEN_MINUTES = 600
 
 class Far(Registry):
     """A registry whose answers are carried by hand, unless it answers at once."""
+
+    world: World
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,13 +49,13 @@ class Far(Registry):
         self.asked.append(image.name)
         return super().resolve(image)
 
-    def is_far(self, image: Image) -> bool:
-        """It always is."""
+    def of(self, image: Image) -> str:
+        """All images are here."""
         self.first()
         self._next = image.name
-        return True
+        return "registry.test"
 
-    def begin(self, call: Callable[[], None]) -> None:
+    def begin(self, registry: str, call: Callable[[], None]) -> None:
         """Take a question."""
         self.begun[self._next] = call
         if self.is_prompt:
@@ -65,14 +69,15 @@ class Far(Registry):
     def wait(self, answer: Future[Image], span: timedelta) -> None:
         """Somebody waits in vain."""
         self.waits.append(len(self.begun))
+        self.world.passed += span
         assert not answer.done()
 
 
 def ready() -> tuple[World, Far, Ahead]:
     """An installation whose control looks ahead, a far registry, and that look."""
     registry = Far()
-    world = World(registry)
-    seen = Foresight(registry, world, registry.is_far, registry.begin, registry.wait)
+    world = registry.world = World(registry)
+    seen = Foresight(registry, world, registry.of, registry.begin, registry.wait)
     parts = (world.keyspace, world.records, world.registry, world.writes, seen)
     world.control = sweep(*parts, (LIMITS, SPANS, LOST_AFTER), world)
     world.control.look()
@@ -112,7 +117,7 @@ def test_of_many_that_are_due_at_once_each_image_is_asked_for_once_and_all_are_a
     world.sweep()
     assert registry.waits == [3]
     registry.answer()
-    go(world, 1)
+    go(world, 2)
     assert sorted(registry.asked) == ["app:0", "app:1", "app:2"]
     assert {tuple(outcomes(world, id)) for id in ids} == {((TEN_MINUTES, "fired"),)}
 
@@ -126,13 +131,13 @@ def test_a_registry_that_does_not_answer_holds_up_its_own_clusters_alone() -> No
     world.sleep(1)
     world.sweep()
     registry.answer("other:1")
-    go(world, 1)
+    go(world, 2)
     assert outcomes(world, other) == [(TEN_MINUTES, "fired")]
     why = "imageUnresolved: the registry of app:1 is unavailable: it has not answered yet"
     assert record(world, mine).held_up == why
     go(world, 10)
     registry.answer()
-    go(world, 1)
+    go(world, 2)
     assert outcomes(world, mine) == [(TEN_MINUTES, "fired")]
 
 
@@ -153,9 +158,37 @@ def test_a_floor_is_made_up_as_soon_as_its_image_is_known() -> None:
     world.sweep()
     assert live(world, id) == []
     registry.answer()
-    go(world, 1)
+    go(world, 2)
     assert len(live(world, id)) == 2
     assert registry.asked == ["app:1"]
+
+
+def test_all_images_of_a_job_are_asked_for_at_once() -> None:
+    world, registry, _ = ready()
+    registry.is_prompt = False
+    one, two = of_image("app:1"), of_image("app:2")
+    spec = mantis_job(1, 1).spec
+    containers = {"stage0": one.containers["stage0"], "stage1": two.containers["stage0"]}
+    template = replace(one, spec=spec, containers=containers)
+    id = world.clusters.create(a_cluster(min=1, max=1, template=template), ANN)
+    world.sweep()
+    assert sorted(registry.begun) == ["app:1", "app:2"]
+    registry.answer()
+    go(world, 2)
+    assert len(live(world, id)) == 1
+
+
+def test_what_was_due_is_not_remembered() -> None:
+    world, _, look = ready()
+    ids = [scheduled(world, "0/10 * * * * ?") for _ in range(3)]
+    for _ in range(100):
+        world.sleep(1)
+        look.look()
+        world.sweep()
+    assert all(outcomes(world, id) for id in ids)
+    gc.collect()
+    kept = [one for one in gc.get_objects() if isinstance(one, Deadline) and one.kind is DeadlineKind.CRON]
+    assert len([one for one in kept if one.entity in ids]) <= 2 * len(ids)
 
 
 def test_a_new_template_is_looked_up_in_the_place_of_the_old_one() -> None:

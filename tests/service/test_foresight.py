@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 import pytest
 
+from titus_celery.adapters.registry_resolver import ANSWER_WITHIN
 from titus_celery.core.descriptor import Image
 from titus_celery.errors import AnswerPending, ImageMissing, Unavailable
-from titus_celery.service.foresight import AHEAD, FAILURE_FRESH, FRESH, IMPATIENCE, PATIENCE, Foresight
+from titus_celery.service.foresight import (
+    AHEAD,
+    ASKED_AGAIN,
+    FAILURE_FRESH,
+    FRESH,
+    PATIENCE,
+    RESTRAINT,
+    Foresight,
+)
 
 APP = Image(name="registry.test/app:1")
 OTHER = Image(name="registry.test/other:1")
 NEAR = Image(name="app:1")
 MOMENT = timedelta(milliseconds=1)
+
+
+def where(image: Image) -> str:
+    return "" if image == NEAR else "registry.test"
 
 
 @dataclass
@@ -31,9 +46,16 @@ class Desk:
     begun: list[Callable[[], None]] = field(default_factory=list)
     awaited: list[timedelta] = field(default_factory=list)
     is_answering: bool = False
+    #: How long somebody waits for an answer.
+    takes: timedelta = timedelta(0)
 
     def __post_init__(self) -> None:
-        self.seen = Foresight(self, self, lambda image: image != NEAR, self.begun.append, self.wait)
+        self.seen = Foresight(self, self, where, self.begin, self.wait)
+
+    def begin(self, registry: str, call: Callable[[], None]) -> None:
+        """Take a question."""
+        assert registry == "registry.test"
+        self.begun.append(call)
 
     def monotonic(self) -> timedelta:
         """Its own time."""
@@ -49,7 +71,10 @@ class Desk:
         """Answer while somebody waits, or don't."""
         self.awaited.append(span)
         if self.is_answering:
+            self.now += self.takes
             self.answer()
+        else:
+            self.now += span
         assert answer.done() == self.is_answering
 
     def answer(self) -> None:
@@ -179,20 +204,26 @@ def test_who_needs_an_answer_waits_for_it_for_a_moment() -> None:
     assert desk.awaited == [PATIENCE]
 
 
-def test_after_somebody_waited_in_vain_nobody_waits_for_a_while() -> None:
-    desk = Desk()
-    with pytest.raises(AnswerPending, match=r"the registry of registry\.test/app:1 is unavailable"):
+@pytest.mark.parametrize("takes", [None, timedelta(milliseconds=100)])
+def test_after_somebody_waited_nobody_waits_for_four_times_as_long(takes: timedelta | None) -> None:
+    desk = Desk(is_answering=takes is not None, takes=takes or timedelta(0))
+    if takes is None:
+        with pytest.raises(AnswerPending, match=r"the registry of registry\.test/app:1 is unavailable"):
+            desk.id()
+    else:
         desk.id()
-    for image in (APP, OTHER):
-        with pytest.raises(AnswerPending):
-            desk.id(image)
+    waited, desk.is_answering = takes or PATIENCE, False
+    desk.now += RESTRAINT * waited - MOMENT
+    with pytest.raises(AnswerPending):
+        desk.id(OTHER)
     assert desk.awaited == [PATIENCE]
     # What comes meanwhile is there for all.
     desk.answer()
-    assert [desk.id(APP), desk.id(OTHER)] == ["id-1", "id-2"]
-    desk.now = FRESH + IMPATIENCE
+    desk.id(OTHER)
+    assert desk.awaited == [PATIENCE]
+    desk.now += MOMENT
     desk.is_answering = True
-    desk.id()
+    desk.id(Image(name="registry.test/third:1"))
     assert desk.awaited == [PATIENCE] * 2
 
 
@@ -204,18 +235,70 @@ def test_what_is_near_is_asked_for_each_time_and_never_ahead() -> None:
     assert desk.awaited == []
 
 
-def test_an_answer_that_comes_in_another_thread_wakes_who_waits_for_it() -> None:
-    is_asked = threading.Event()
+def test_who_waits_hears_of_an_answer_that_comes_in_another_thread() -> None:
+    desk = Desk()
+    begun: list[threading.Thread] = []
+
+    def begin(registry: str, call: Callable[[], None]) -> None:
+        begun.append(threading.Thread(target=call, daemon=True))
+        begun[-1].start()
+
+    seen = Foresight(desk, desk, where, begin)
+    with suppress(AnswerPending):
+        assert seen.resolve(APP).id == "id-1"
+    begun[0].join(20)
+    assert seen.resolve(APP).id == "id-1"
+    assert len(begun) == 1
+
+
+def test_what_failed_is_asked_ahead_for_every_two_seconds_at_most() -> None:
+    """Whether an older answer still serves or not."""
+    desk = foreseen()
+    desk.before = failing(Unavailable("the registry", "it answers 429"))
+    desk.now = FRESH - AHEAD
+    times = []
+    while desk.now < FRESH + timedelta(seconds=5):
+        desk.seen.foresee(APP)
+        if desk.begun:
+            times.append(desk.now)
+            desk.answer()
+        desk.now += timedelta(milliseconds=250)
+    assert times == [FRESH - AHEAD + number * ASKED_AGAIN for number in range(5)]
+
+
+def test_a_failure_that_is_told_often_does_not_grow() -> None:
+    desk = Desk(is_answering=True)
+    desk.before = failing(Unavailable("the registry", "no answer"))
+    lengths = []
+    for _ in range(3):
+        with pytest.raises(Unavailable) as told:
+            desk.id()
+        lengths.append(len(told.traceback))
+    assert lengths[0] == lengths[1] == lengths[2]
+
+
+@pytest.mark.parametrize("is_well", [True, False])
+def test_what_serves_nobody_any_more_is_forgotten(is_well: bool) -> None:
     desk = Desk()
 
-    def when_asked() -> None:
-        assert is_asked.wait(20)
+    def answer() -> None:
+        if not is_well:
+            raise Unavailable("the registry", "no answer")
 
-    desk.before = when_asked
+    desk.before = answer
+    for number in range(100):
+        desk.seen.foresee(Image(name=f"registry.test/app-{number}:1"))
+        desk.asked.clear()
+        desk.answer()
+        desk.now += timedelta(seconds=1)
+    gc.collect()
+    assert sum(one.name.startswith("registry.test/app-") for one in images()) <= 2 * FRESH.total_seconds() + 2
 
-    def begin(call: Callable[[], None]) -> None:
-        threading.Thread(target=call, daemon=True).start()
-        is_asked.set()
 
-    seen = Foresight(desk, desk, lambda image: True, begin)
-    assert seen.resolve(APP).id == "id-1"
+def images() -> list[Image]:
+    """All that there are in this process."""
+    return [one for one in gc.get_objects() if isinstance(one, Image)]
+
+
+def test_the_slowest_answer_of_a_registry_serves_who_asked_ahead() -> None:
+    assert FRESH >= AHEAD + ANSWER_WITHIN

@@ -6,12 +6,12 @@ from titus_celery.adapters.image_names import registry_of
 from titus_celery.core.descriptor import Image
 from titus_celery.ports import ImageResolver
 
-__all__ = ["RoutedResolver", "is_in_registry"]
+__all__ = ["RoutedResolver", "who_is_asked"]
 
 
-def is_in_registry(image: Image) -> bool:
-    """Whether a registry is asked for it, which takes time."""
-    return bool(registry_of(image.id or image.name))
+def who_is_asked(image: Image) -> str:
+    """The registry that is asked for it; empty: agents told already."""
+    return registry_of(image.id or image.name)
 
 
 class RoutedResolver:
@@ -24,5 +24,5 @@ class RoutedResolver:
 
     def resolve(self, image: Image) -> Image:
         """Both name and id of what *image* means now; ImageMissing and Unavailable as of who was asked."""
-        asked = self._registries if is_in_registry(image) else self._inventories
+        asked = self._registries if who_is_asked(image) else self._inventories
         return asked.resolve(image)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import threading
+from collections import Counter
 from collections.abc import Collection
 from concurrent.futures import Future
 from datetime import timedelta
@@ -21,11 +22,14 @@ from titus_celery.adapters.image_names import DEFAULT_TAG, DIGEST, Reference, is
 from titus_celery.core.descriptor import Image
 from titus_celery.errors import ImageMissing, Unavailable
 
-__all__ = ["ANSWER_WITHIN", "RegistryResolver"]
+__all__ = ["ANSWER_WITHIN", "OPEN_MAX", "RegistryResolver"]
 
 #: How long one question may take in all, with the name server, the login and a credential helper: whoever
 #: creates a job waits for it.
 ANSWER_WITHIN: Final = timedelta(seconds=10)
+#: Questions to one registry at the same time, with those that were left behind: more than anybody asks. So a
+#: registry, or a credential helper, that never answers takes no more of our threads.
+OPEN_MAX: Final = 64
 #: How long a registry may take to let us connect, and then for each piece of its answer (s).
 _STEP_SECONDS: Final = 4.0
 
@@ -56,6 +60,8 @@ class RegistryResolver:
         self._credentials = credentials
         self._insecure = frozenset(insecure)
         self._answer_within = answer_within
+        self._lock = threading.Lock()
+        self._open: Counter[str] = Counter()
 
     def resolve(self, image: Image) -> Image:
         """Both name and id of what *image* means in its registry now; the id is `registry/repository@digest`.
@@ -78,20 +84,33 @@ class RegistryResolver:
 
     def _asked(self, given: str, wanted: Reference) -> str:
         """The digest; asked in a thread that is left behind once it takes too long."""
-        answer: Future[str] = Future()
+        who, answer = f"the registry {wanted.registry}", Future[str]()
 
         def ask() -> None:
             try:
                 answer.set_result(self._ask(given, wanted))
             except Exception as error:
                 answer.set_exception(error)
+            finally:
+                self._count(wanted.registry, -1)
 
+        if self._count(wanted.registry, 1) > OPEN_MAX:
+            self._count(wanted.registry, -1)
+            raise Unavailable(who, f"it has not answered {OPEN_MAX} questions yet")
         threading.Thread(target=ask, name=f"ask-{wanted.registry}", daemon=True).start()
         try:
             return answer.result(self._answer_within.total_seconds())
         except TimeoutError as error:
             why = f"it did not answer within {self._answer_within.total_seconds():g} s"
-            raise Unavailable(f"the registry {wanted.registry}", why) from error
+            raise Unavailable(who, why) from error
+
+    def _count(self, registry: str, by: int) -> int:
+        """How many questions are open then."""
+        with self._lock:
+            self._open[registry] += by
+            # Drops those with none.
+            self._open = +self._open
+            return self._open[registry]
 
     def _ask(self, given: str, wanted: Reference) -> str:
         who = f"the registry {wanted.registry}"

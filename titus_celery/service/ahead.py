@@ -36,7 +36,7 @@ class Ahead:
         self._records = records
         self._keeper = keeper
         self._foresight = foresight
-        #: Of the deadlines that were seen last.
+        #: Of the deadlines that were seen last. What an update changes meanwhile is looked up when it is due.
         self._images: Mapping[Deadline, frozenset[Image]] = {}
 
     def run(self, stop: threading.Event) -> None:

@@ -10,7 +10,7 @@ from typing import Final
 from titus_celery.core.descriptor import Image, JobDescriptor
 from titus_celery.core.model import Caller
 from titus_celery.core.validation import Limits, check, effective
-from titus_celery.errors import ImageMissing, InvalidRequest, StoreFull, Unavailable, Violation
+from titus_celery.errors import AnswerPending, ImageMissing, InvalidRequest, StoreFull, Unavailable, Violation
 from titus_celery.ports import Clock, ImageResolver, Memory, Records
 
 __all__ = ["INTAKE_PERCENT", "MEMORY_FRESH", "Creation", "Intake"]
@@ -50,13 +50,13 @@ class Creation:
         return job
 
     def images(self, descriptor: JobDescriptor, caller: Caller) -> frozenset[Image]:
-        """Those that `prepared` resolves."""
+        """Those that `prepared` may resolve."""
         job = effective(descriptor, caller, self._limits)
         return frozenset(container.image for container in job.containers.values())
 
     def _pinned(self, job: JobDescriptor, faulty: set[str]) -> tuple[JobDescriptor, list[Violation]]:
         """*job* with each image resolved, and a violation for each that nobody knows (A20)."""
-        containers, missing = {}, []
+        containers, missing, pending = {}, [], []
         for key, container in job.containers.items():
             path = f"containers[{key}].image"
             if faulty.isdisjoint({path, f"{path}.name"}):
@@ -65,7 +65,12 @@ class Creation:
                 except ImageMissing as error:
                     why = str(error) if error.why else f"no engine has the image {error.image!r}"
                     missing.append(Violation(path, why))
+                except AnswerPending as error:
+                    # Meanwhile the others are asked for, too.
+                    pending.append(error)
             containers[key] = container
+        if pending:
+            raise pending[0]
         return replace(job, containers=containers), missing
 
 

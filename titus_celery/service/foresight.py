@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final
 
@@ -18,7 +18,7 @@ from titus_celery.core.descriptor import Image
 from titus_celery.errors import AnswerPending
 from titus_celery.ports import Clock, ImageResolver
 
-__all__ = ["AHEAD", "FAILURE_FRESH", "FRESH", "PATIENCE", "Foresight"]
+__all__ = ["AHEAD", "ASKED_AGAIN", "FAILURE_FRESH", "FRESH", "PATIENCE", "RESTRAINT", "Begin", "Foresight"]
 
 #: How long before it is needed an image is looked up: longer than a slow registry takes.
 AHEAD: Final = timedelta(seconds=5)
@@ -27,11 +27,16 @@ AHEAD: Final = timedelta(seconds=5)
 FRESH: Final = timedelta(seconds=15)
 #: How long a failure is everybody's: who asks at the same time hears of it, who tries again asks again.
 FAILURE_FRESH: Final = timedelta(seconds=1)
+#: Until what failed is looked up ahead once more: a registry that has too much to do gets no more of it.
+ASKED_AGAIN: Final = timedelta(seconds=2)
 #: How long control waits for an answer that is not there yet. A registry that is well takes less.
 PATIENCE: Final = timedelta(milliseconds=500)
-#: Whoever waited in vain was not alone: for so long, nobody waits any more. So a registry that hangs takes a
-#: fifth of control's time at most, whatever there is to look up.
-IMPATIENCE: Final = 4 * PATIENCE
+#: For so many times as long as somebody waited nobody waits then: whatever there is to look up, and however
+#: long it takes, it costs control a fifth of its time at most.
+RESTRAINT: Final = 4
+
+#: What makes a call elsewhere, of those that concern this registry.
+Begin = Callable[[str, Callable[[], None]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +46,21 @@ class _Known:
     answer: Future[Image]
     #: From when it counts: an answer from when it was asked for, as it may be as old as that.
     since: timedelta
+    #: When it, or the failure to renew it, came.
+    tried: timedelta
 
-    def serves(self, now: timedelta, fresh: timedelta) -> bool:
-        is_failure = self.answer.exception() is not None
-        return now - self.since < (FAILURE_FRESH if is_failure else fresh)
+    @property
+    def is_failure(self) -> bool:
+        return self.answer.exception() is not None
+
+    def serves(self, now: timedelta) -> bool:
+        return now - self.since < (FAILURE_FRESH if self.is_failure else FRESH)
+
+    def will_serve(self, now: timedelta) -> bool:
+        """Whether it serves who needs it AHEAD of now, or nothing better can be had before."""
+        if now - self.tried < ASKED_AGAIN:
+            return True
+        return not self.is_failure and now - self.since < FRESH - AHEAD
 
 
 def _await(answer: Future[Image], span: timedelta) -> None:
@@ -58,50 +74,55 @@ class Foresight:
         self,
         resolver: ImageResolver,
         clock: Clock,
-        is_far: Callable[[Image], bool],
-        begin: Callable[[Callable[[], None]], None],
+        registry_of: Callable[[Image], str],
+        begin: Begin,
         await_: Callable[[Future[Image], timedelta], None] = _await,
     ) -> None:
-        """*resolver* is asked each time for images that are not far, since it answers at once; for the others
-        in calls that *begin* makes elsewhere, which *await_* waits for, for so long at most."""
+        """*resolver* is asked for an image when that is needed if *registry_of* it is empty, since then it
+        answers at once; if not, in a call that *begin* makes elsewhere. *await_* waits for that."""
         self._resolver = resolver
         self._clock = clock
-        self._is_far = is_far
+        self._registry_of = registry_of
         self._begin = begin
         self._await = await_
         self._lock = threading.Lock()
         self._asked: dict[Image, Future[Image]] = {}
-        #: The oldest first.
+        #: Those that came first, first.
         self._known: dict[Image, _Known] = {}
-        self._impatient_until = timedelta(0)
+        self._nobody_waits_until = timedelta(0)
 
     def foresee(self, image: Image) -> None:
         """See that it is known what *image* means when that is needed AHEAD of now. Returns at once."""
-        if self._is_far(image):
-            self._answer(image, FRESH - AHEAD)
+        if registry := self._registry_of(image):
+            self._answer(image, registry, _Known.will_serve)
 
     def resolve(self, image: Image) -> Image:
         """Both name and id of what *image* meant at most FRESH ago.
 
         ImageMissing and Unavailable as of who was asked; AnswerPending if that has not answered yet.
         """
-        if not self._is_far(image):
+        if not (registry := self._registry_of(image)):
             return self._resolver.resolve(image)
-        answer = self._answer(image, FRESH)
+        answer = self._answer(image, registry, _Known.serves)
         if not answer.done() and not self._waited(answer):
             raise AnswerPending(f"the registry of {image.id or image.name}")
+        if (error := answer.exception()) is not None:
+            # As it was when it came: each who raises it would leave his trace on it.
+            raise error.with_traceback(None)
         return answer.result()
 
-    def _answer(self, image: Image, fresh: timedelta) -> Future[Image]:
+    def _answer(
+        self, image: Image, registry: str, is_good: Callable[[_Known, timedelta], bool]
+    ) -> Future[Image]:
         """What is known of it, or will be."""
         with self._lock:
             known = self._known.get(image)
-            if known is not None and known.serves(self._clock.monotonic(), fresh):
+            if known is not None and is_good(known, self._clock.monotonic()):
                 return known.answer
             if image in self._asked:
                 return self._asked[image]
             answer = self._asked[image] = Future()
-        self._begin(lambda: self._look_up(image, answer))
+        self._begin(registry, lambda: self._look_up(image, answer))
         return answer
 
     def _look_up(self, image: Image, answer: Future[Image]) -> None:
@@ -113,26 +134,32 @@ class Foresight:
             answer.set_exception(error)
             since = self._clock.monotonic()
         with self._lock:
+            now = self._clock.monotonic()
             del self._asked[image]
-            self._keep(image, _Known(answer, since))
+            self._keep(image, _Known(answer, since, now), now)
+            self._forget(now)
 
-    def _keep(self, image: Image, found: _Known) -> None:
-        now = self._clock.monotonic()
+    def _keep(self, image: Image, found: _Known, now: timedelta) -> None:
         known = self._known.get(image)
-        if known is None or not known.serves(now, FRESH) or found.answer.exception() is None:
-            # Else it could not be renewed, and what is known still serves.
-            self._known.pop(image, None)
-            self._known[image] = found
-        while self._known and now - self._known[oldest := next(iter(self._known))].since >= FRESH:
-            del self._known[oldest]
+        if found.is_failure and known is not None and not known.is_failure and known.serves(now):
+            # It could not be renewed, and serves on.
+            self._known[image] = replace(known, tried=now)
+            return
+        self._known.pop(image, None)
+        self._known[image] = found
+
+    def _forget(self, now: timedelta) -> None:
+        for image, known in list(self._known.items()):
+            if now - known.tried < FRESH:
+                break
+            del self._known[image]
 
     def _waited(self, answer: Future[Image]) -> bool:
         """Whether it came while it was waited for."""
-        with self._lock:
-            if self._clock.monotonic() < self._impatient_until:
-                return False
+        began = self._clock.monotonic()
+        if began < self._nobody_waits_until:
+            return False
         self._await(answer, PATIENCE)
-        if not answer.done():
-            with self._lock:
-                self._impatient_until = self._clock.monotonic() + IMPATIENCE
+        ended = self._clock.monotonic()
+        self._nobody_waits_until = ended + RESTRAINT * (ended - began)
         return answer.done()

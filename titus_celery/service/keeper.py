@@ -39,12 +39,12 @@ from titus_celery.service.creation import Creation, Intake
 
 __all__ = ["Keeper"]
 
-#: Until control looks again at a cluster that has not yet what it should have.
+#: Until control looks again at a cluster that has not yet what it should have; and if it has not because a
+#: registry has not answered yet.
 KEEP_AGAIN: Final = timedelta(seconds=5)
+KEEP_SOON: Final = timedelta(seconds=2)
 #: Until control tries again to make the job of a time of a schedule.
 CRON_AGAIN: Final = timedelta(seconds=2)
-#: Until either, if all that a job still lacks is an answer of its registry, which is on its way.
-ANSWER_AGAIN: Final = timedelta(seconds=1)
 #: Times of one schedule whose outcome is kept, and for how long (docs/semantics.md A17).
 FIRINGS_MAX: Final = 10_000
 
@@ -63,8 +63,6 @@ class _Made:
     why: str = ""
     #: Whether one may be made a moment later.
     is_passing: bool = False
-    #: How long a moment is.
-    again: timedelta = CRON_AGAIN
     outcome: Outcome = Outcome.MISSED
 
 
@@ -114,7 +112,7 @@ class Keeper:
             except _MovedOnError:
                 continue
             except AnswerPending:
-                again = ANSWER_AGAIN
+                again = KEEP_SOON
             except TitusError as error:
                 _log.warning("cluster %s lacks a job that cannot be made for now: %s", id, error)
             if not wanted.is_unsettled:
@@ -219,7 +217,7 @@ class Keeper:
                 # It would have been passed over, but what stood in its way is gone.
                 raise _MovedOnError
             if made.is_passing and timetable.may_wait(cluster, found, now):
-                again = now + made.again
+                again = now + CRON_AGAIN
                 after, firings, arm = timetable.held_up(cluster, found, made.why, now, again)
                 return Decision(cluster=after, firings=firings, arm=arm)
             why = made.outcome, made.why
@@ -243,8 +241,7 @@ class Keeper:
         except StoreFull as error:
             return _Made(None, str(error), is_passing=True)
         except Unavailable as error:
-            again = ANSWER_AGAIN if isinstance(error, AnswerPending) else CRON_AGAIN
-            return _Made(None, f"imageUnresolved: {error}", is_passing=True, again=again)
+            return _Made(None, f"imageUnresolved: {error}", is_passing=True)
         except TitusError as error:
             is_image = isinstance(error, InvalidRequest) and all(
                 each.field.endswith(".image") for each in error.violations
