@@ -78,8 +78,8 @@ __all__ = [
     "process_settings",
 ]
 
-#: Images that control looks up at the same time in one registry: a thousand within AHEAD if it takes a tenth
-#: of a second for each. And in all: some registries may hang, and leave room for others.
+#: Images that control looks up at the same time in one registry, so that the time it takes for each does not
+#: add up; and in all, so that some registries may hang and leave room for others.
 LOOKUPS_OF_EACH: Final = 32
 LOOKUPS_MAX: Final = 8 * LOOKUPS_OF_EACH
 _MEGA: Final = 1_000_000

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import socket
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -13,9 +14,17 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 from tests.contracts.registries import PASSWORD, PATIENCE, USER, configure
-from tests.contracts.scripted_registry import Answer, Asked, ScriptedRegistry, certificate, scripted
+from tests.contracts.scripted_registry import (
+    HOST_WITH_TLS,
+    Answer,
+    Asked,
+    ScriptedRegistry,
+    certificate,
+    scripted,
+)
 from titus_celery.adapters.docker_credentials import DockerCredentials
 from titus_celery.adapters.registry_resolver import OPEN_MAX, RegistryResolver
 from titus_celery.core.descriptor import Image
@@ -149,7 +158,31 @@ def test_a_registry_that_never_answers_is_asked_so_often_and_again_once_it_did(
         hurried.resolve(image)
 
 
+def test_without_a_thread_to_ask_in_a_registry_is_unavailable_and_its_questions_are_not_counted(
+    registry: ScriptedRegistry,
+) -> None:
+    resolver = RegistryResolver(DockerCredentials())
+    image = Image(name=f"{registry.host}/team/app:1")
+    before = threading.stack_size(1 << 46)
+    # While it is so the server of this test has no threads either.
+    try:
+        for _ in range(2 * OPEN_MAX):
+            with pytest.raises(Unavailable, match="there is nobody to ask it"):
+                resolver.resolve(image)
+    finally:
+        threading.stack_size(before)
+    assert resolver.resolve(image).id.endswith(DIGEST)
+
+
 # ------------------------------------------------------------------------------------------------------- TLS
+
+
+def test_a_registry_is_unavailable_without_the_certificates_to_trust(
+    pem: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/no/such/file.pem")
+    with pytest.raises(Unavailable, match=r"file\.pem"):
+        resolve("registry.example.com")
 
 
 @pytest.fixture(scope="module")
@@ -175,6 +208,38 @@ def test_a_certificate_that_nobody_vouches_for_is_not_believed(pem: Path) -> Non
         with pytest.raises(Unavailable, match="certificate verify failed"):
             resolve(registry.host)
         assert registry.asked == []
+
+
+def test_a_certificate_is_believed_for_its_own_host_alone(trusted: Path) -> None:
+    with scripted(lambda asked: HAS_IT, trusted) as registry:
+        other = registry.host.replace(HOST_WITH_TLS, "127.0.1")
+        assert other != registry.host
+        with pytest.raises(Unavailable, match="certificate"):
+            resolve(other)
+        assert registry.asked == []
+
+
+def test_certificates_that_are_trusted_from_now_on_count_from_now_on(
+    pem: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = tmp_path / "bundle.pem"
+    bundle.write_text(Path(DEFAULT_CA_BUNDLE_PATH).read_text())
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(bundle))
+    with scripted(lambda asked: HAS_IT, pem) as registry:
+        with pytest.raises(Unavailable, match="certificate verify failed"):
+            resolve(registry.host)
+        bundle.write_text(pem.read_text())
+        assert resolve(registry.host).id.endswith(DIGEST)
+
+
+def test_certificates_may_be_a_directory(pem: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed = subprocess.run(
+        ["openssl", "x509", "-hash", "-noout", "-in", str(pem)], check=True, capture_output=True, text=True
+    )
+    (tmp_path / f"{hashed.stdout.strip()}.0").write_text(pem.read_text())
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path))
+    with scripted(lambda asked: HAS_IT, pem) as registry:
+        assert resolve(registry.host).id.endswith(DIGEST)
 
 
 def test_a_registry_without_tls_is_asked_only_if_an_operator_says_so(registry: ScriptedRegistry) -> None:

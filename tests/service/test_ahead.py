@@ -19,7 +19,7 @@ from titus_celery.adapters.keys import Keys
 from titus_celery.adapters.steps import Delete, HashSet, Kind
 from titus_celery.core.descriptor import Image, JobDescriptor
 from titus_celery.core.model import Deadline, DeadlineKind
-from titus_celery.errors import StoreUnavailable
+from titus_celery.errors import ImageMissing, StoreUnavailable, Unavailable
 from titus_celery.service.ahead import LOOK_PERIOD, Ahead
 from titus_celery.service.foresight import AHEAD, Foresight
 
@@ -149,6 +149,45 @@ def test_a_registry_that_never_answers_is_the_reason_why_a_time_was_missed() -> 
     go(world, 62)
     why = "imageUnresolved: the registry of app:1 is unavailable: it has not answered yet"
     assert told(world, id) == [(TEN_MINUTES, 1, "missed", why)]
+
+
+def after_a_while(world: World, registry: Far, seconds: int) -> None:
+    """Let time pass in which each question is answered after 0.7 s, which is longer than anybody waits."""
+    registry.is_prompt = False
+    asked: dict[str, float] = {}
+    for _ in range(seconds * 10):
+        world.sleep(0.1)
+        world.sweep()
+        now = world.passed.total_seconds()
+        for name in list(registry.begun):
+            if now - asked.setdefault(name, now) >= 0.7:
+                del asked[name]
+                registry.answer(name)
+
+
+def test_why_a_slow_registry_has_no_image_is_known_in_time() -> None:
+    world, registry, _ = ready()
+    id = scheduled(world, TEN_MINUTELY)
+    registry.before = fails(ImageMissing("app:1", "its registry does not have it"))
+    world.sleep(TEN_MINUTES - 1)
+    after_a_while(world, registry, 5)
+    ((_, _, outcome, why),) = told(world, id)
+    assert (outcome, "its registry does not have it" in why) == ("missed", True)
+
+
+@pytest.mark.parametrize(
+    "error", [ImageMissing("app:1", "it has it not"), Unavailable("the registry", "it answers 503")]
+)
+def test_why_a_floor_is_not_made_up_is_told(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    world, registry, _ = ready()
+    world.clusters.create(a_cluster(min=1, max=1), ANN)
+    registry.before = fails(error)
+    after_a_while(world, registry, 30)
+    warnings = caplog.text.count("lacks a job that cannot be made for now")
+    assert warnings >= 3
+    assert caplog.text.count(str(error)) >= warnings
+    # It is not asked more often than that.
+    assert len(registry.asked) <= 6
 
 
 def test_a_floor_is_made_up_as_soon_as_its_image_is_known() -> None:

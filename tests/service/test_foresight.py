@@ -159,9 +159,7 @@ def test_what_cannot_be_renewed_serves_on_as_long_as_it_may() -> None:
         desk.id()
 
 
-@pytest.mark.parametrize(
-    "error", [Unavailable("the registry", "no answer"), ImageMissing("app", "no"), ZeroDivisionError("bug")]
-)
+@pytest.mark.parametrize("error", [Unavailable("the registry", "no answer"), ImageMissing("app", "no")])
 def test_a_failure_is_told_to_all_who_ask_at_that_time_and_to_nobody_later(error: Exception) -> None:
     desk = Desk(is_answering=True)
     desk.before = failing(error)
@@ -175,6 +173,55 @@ def test_a_failure_is_told_to_all_who_ask_at_that_time_and_to_nobody_later(error
     desk.before = lambda: None
     desk.now = FAILURE_FRESH
     assert desk.id() == "id-2"
+
+
+def test_a_fault_of_ours_is_told_as_the_registry_s_and_kept_from_who_needs_the_image(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    desk = Desk(is_answering=True)
+    desk.before = failing(ZeroDivisionError("division by zero"))
+    why = r"the registry registry\.test is unavailable: ZeroDivisionError: division by zero"
+    with pytest.raises(Unavailable, match=why):
+        desk.id()
+    assert "Traceback" in caplog.text
+
+
+def test_without_a_thread_for_it_a_question_fails_and_is_asked_again_later() -> None:
+    desk = Desk(is_answering=True)
+
+    def begin(registry: str, call: Callable[[], None]) -> None:
+        if not desk.now:
+            raise RuntimeError("can't start new thread")
+        desk.begin(registry, call)
+
+    seen = Foresight(desk, desk, where, begin, desk.wait)
+    seen.foresee(APP)
+    with pytest.raises(Unavailable, match="can't start new thread"):
+        seen.resolve(APP)
+    desk.now = FAILURE_FRESH
+    assert seen.resolve(APP).id == "id-1"
+
+
+def test_while_it_is_asked_again_the_last_failure_is_what_is_known() -> None:
+    desk = Desk(is_answering=True)
+    desk.before = failing(Unavailable("the registry", "it answers 503"))
+    with pytest.raises(Unavailable):
+        desk.id()
+    desk.now, desk.is_answering = FAILURE_FRESH, False
+    with pytest.raises(Unavailable, match="it answers 503"):
+        desk.id()
+    assert len(desk.begun) == 1
+    desk.begun.clear()
+
+
+def test_that_an_image_was_missing_says_nothing_once_it_is_asked_for_again() -> None:
+    desk = Desk(is_answering=True)
+    desk.before = failing(ImageMissing("app", "its registry does not have it"))
+    with pytest.raises(ImageMissing):
+        desk.id()
+    desk.now, desk.is_answering = FAILURE_FRESH, False
+    with pytest.raises(AnswerPending):
+        desk.id()
 
 
 def failing(error: Exception) -> Callable[[], None]:

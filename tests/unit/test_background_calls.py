@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import pytest
+
 from titus_celery.adapters.background_calls import BackgroundCalls
 
 #: How long (s) a test waits for another thread before it fails.
@@ -110,6 +112,23 @@ def test_all_take_turns() -> None:
             here.let_go(whose, 3)
         here.until(lambda: len(here.came) == 6)
         assert here.came == ["first", "one", "two", "one", "two", "one"]
+
+
+def test_a_call_for_which_there_is_no_thread_is_refused_and_changes_nothing() -> None:
+    calls = BackgroundCalls("hall", at_once=2, of_each=2)
+    made: list[str] = []
+    before = threading.stack_size(1 << 46)
+    try:
+        for _ in range(5):
+            with pytest.raises(RuntimeError):
+                calls.begin("one", lambda: made.append("refused"))
+    finally:
+        threading.stack_size(before)
+    is_over = threading.Event()
+    calls.begin("one", lambda: made.append("taken"))
+    calls.begin("one", is_over.set)
+    assert is_over.wait(PATIENCE)
+    assert "refused" not in made
 
 
 def test_calls_are_made_again_after_there_were_none() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -103,6 +105,25 @@ def test_a_helper_that_fails_is_told_without_its_words(
         f"no login for {HOST} can be read from it; the log says why"
     )
     assert HOST in caplog.text
+
+
+def test_a_helper_that_waits_for_somebody_is_ended(
+    home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    helper(home, monkeypatch, f"echo $$ > {home}/pid; exec sleep 20")
+    configured(home, {"credsStore": "own"})
+    with pytest.raises(Unavailable):
+        DockerCredentials(timedelta(seconds=1)).of(HOST)
+    assert "docker-credential-own did not answer within 1 s" in caplog.text
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((home / "pid").read_text()), 0)
+
+
+def test_a_helper_that_is_not_there_is_told(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    configured(home, {"credsStore": "no-such"})
+    with pytest.raises(Unavailable), pytest.warns(UserWarning, match="not installed"):
+        DockerCredentials().of(HOST)
+    assert "docker-credential-no-such is not installed" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -28,13 +28,13 @@ class BackgroundCalls:
         self._threads = 0
 
     def begin(self, whose: str, call: Callable[[], None]) -> None:
-        """Take the call; it is made soon."""
+        """Take the call; it is made soon. RuntimeError, and not taken, if no thread can be had for it."""
         with self._lock:
-            mine = self._waiting.setdefault(whose, deque())
-            mine.append(call)
-            if self._threads < self._at_once and self._under_way[whose] + len(mine) <= self._of_each:
+            load = self._under_way[whose] + len(self._waiting.get(whose, ()))
+            if self._threads < self._at_once and load < self._of_each:
                 threading.Thread(target=self._work, name=self._name, daemon=True).start()
                 self._threads += 1
+            self._waiting.setdefault(whose, deque()).append(call)
 
     def _work(self) -> None:
         """Make calls until none may be made: then others make those of whoever has some left."""

@@ -13,12 +13,13 @@ from typing import Final
 from dxf import DXF, DXFBase
 from dxf.exceptions import DXFError, DXFUnauthorizedError
 from requests import Response
-from requests.exceptions import HTTPError, RequestException, Timeout
+from requests.exceptions import HTTPError, Timeout
 
 from titus_celery.adapters.docker_credentials import DockerCredentials, Login
 from titus_celery.adapters.docker_events import bottom_of
 from titus_celery.adapters.docker_records import short
 from titus_celery.adapters.image_names import DEFAULT_TAG, DIGEST, Reference, is_plain, reference
+from titus_celery.adapters.registry_tls import SharedTls
 from titus_celery.core.descriptor import Image
 from titus_celery.errors import ImageMissing, Unavailable
 
@@ -97,7 +98,11 @@ class RegistryResolver:
         if self._count(wanted.registry, 1) > OPEN_MAX:
             self._count(wanted.registry, -1)
             raise Unavailable(who, f"it has not answered {OPEN_MAX} questions yet")
-        threading.Thread(target=ask, name=f"ask-{wanted.registry}", daemon=True).start()
+        try:
+            threading.Thread(target=ask, name=f"ask-{wanted.registry}", daemon=True).start()
+        except RuntimeError as error:
+            self._count(wanted.registry, -1)
+            raise Unavailable(who, f"there is nobody to ask it: {error}") from error
         try:
             return answer.result(self._answer_within.total_seconds())
         except TimeoutError as error:
@@ -119,6 +124,7 @@ class RegistryResolver:
         door = DXF(wanted.registry, wanted.repository, entry, insecure=plain, timeout=_STEP_SECONDS)
         try:
             with door:
+                door._sessions[0].mount("https://", SharedTls())
                 digest, _ = door.head_manifest_and_response(wanted.alias)
         except DXFUnauthorizedError as error:
             raise ImageMissing(given, entry.why_refused()) from error
@@ -128,7 +134,7 @@ class RegistryResolver:
                 raise Unavailable(who, f"it answers {status}") from error
             why = "its registry does not have it" if status == _ABSENT else f"its registry answers {status}"
             raise ImageMissing(given, why) from error
-        except (RequestException, DXFError, *_MALFORMED) as error:
+        except (OSError, DXFError, *_MALFORMED) as error:
             raise Unavailable(who, _why_silent(error)) from error
         if not DIGEST.fullmatch(digest or ""):
             raise ImageMissing(given, "what answers there tells no digest, so it is no registry")
@@ -188,6 +194,6 @@ def _status_of(error: HTTPError) -> int:
 def _why_silent(error: Exception) -> str:
     if isinstance(error, Timeout):
         return f"it gives no answer within {_STEP_SECONDS:g} s"
-    if isinstance(error, RequestException):
+    if isinstance(error, OSError):
         return short(str(bottom_of(error)))
     return "its answer makes no sense"

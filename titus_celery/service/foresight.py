@@ -7,6 +7,7 @@ are made of it, and who needs one that is not there yet waits for a moment only.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, wait
@@ -15,7 +16,7 @@ from datetime import timedelta
 from typing import Final
 
 from titus_celery.core.descriptor import Image
-from titus_celery.errors import AnswerPending
+from titus_celery.errors import AnswerPending, TitusError, Unavailable
 from titus_celery.ports import Clock, ImageResolver
 
 __all__ = ["AHEAD", "ASKED_AGAIN", "FAILURE_FRESH", "FRESH", "PATIENCE", "RESTRAINT", "Begin", "Foresight"]
@@ -25,15 +26,18 @@ AHEAD: Final = timedelta(seconds=5)
 #: How old an answer may be when a job is made of it: AHEAD and the 10 s that a registry may take, so that
 #: the slowest answer still serves who tries again for it.
 FRESH: Final = timedelta(seconds=15)
-#: How long a failure is everybody's: who asks at the same time hears of it, who tries again asks again.
-FAILURE_FRESH: Final = timedelta(seconds=1)
+#: How long a failure is everybody's: also theirs who heard, after PATIENCE, that there is no answer yet and
+#: come again 2 s later, as control does. Who heard of the failure then and comes again has it asked anew.
+FAILURE_FRESH: Final = timedelta(seconds=3)
 #: Until what failed is looked up ahead once more: a registry that has too much to do gets no more of it.
 ASKED_AGAIN: Final = timedelta(seconds=2)
 #: How long control waits for an answer that is not there yet. A registry that is well takes less.
 PATIENCE: Final = timedelta(milliseconds=500)
 #: For so many times as long as somebody waited nobody waits then: whatever there is to look up, and however
-#: long it takes, it costs control a fifth of its time at most.
+#: long that takes, control spends a fifth of its time on waiting at most.
 RESTRAINT: Final = 4
+
+_log = logging.getLogger(__name__)
 
 #: What makes a call elsewhere, of those that concern this registry.
 Begin = Callable[[str, Callable[[], None]], None]
@@ -99,12 +103,16 @@ class Foresight:
     def resolve(self, image: Image) -> Image:
         """Both name and id of what *image* meant at most FRESH ago.
 
-        ImageMissing and Unavailable as of who was asked; AnswerPending if that has not answered yet.
+        ImageMissing and Unavailable as of who was asked. If that has not answered yet: Unavailable as it was
+        last time, or AnswerPending.
         """
         if not (registry := self._registry_of(image)):
             return self._resolver.resolve(image)
         answer = self._answer(image, registry, _Known.serves)
         if not answer.done() and not self._waited(answer):
+            last = self._last_failure(image)
+            if isinstance(last, Unavailable):
+                raise last.with_traceback(None)
             raise AnswerPending(f"the registry of {image.id or image.name}")
         if (error := answer.exception()) is not None:
             # As it was when it came: each who raises it would leave his trace on it.
@@ -122,20 +130,31 @@ class Foresight:
             if image in self._asked:
                 return self._asked[image]
             answer = self._asked[image] = Future()
-        self._begin(registry, lambda: self._look_up(image, answer))
+        try:
+            self._begin(registry, lambda: self._look_up(image, registry, answer))
+        except RuntimeError as error:
+            # There is no thread to be had.
+            answer.set_exception(Unavailable(f"the registry {registry}", str(error)))
+            self._over(image, answer, self._clock.monotonic())
         return answer
 
-    def _look_up(self, image: Image, answer: Future[Image]) -> None:
-        since = self._clock.monotonic()
+    def _look_up(self, image: Image, registry: str, answer: Future[Image]) -> None:
+        asked = self._clock.monotonic()
         try:
             answer.set_result(self._resolver.resolve(image))
-        except BaseException as error:
-            # Whatever it is, somebody waits for it.
+        except TitusError as error:
             answer.set_exception(error)
-            since = self._clock.monotonic()
+        except Exception as error:
+            # A fault of ours is none of the other clusters'.
+            _log.exception("looking up %s failed", image)
+            answer.set_exception(Unavailable(f"the registry {registry}", f"{type(error).__name__}: {error}"))
+        self._over(image, answer, asked)
+
+    def _over(self, image: Image, answer: Future[Image], asked: timedelta) -> None:
         with self._lock:
             now = self._clock.monotonic()
             del self._asked[image]
+            since = asked if answer.exception() is None else now
             self._keep(image, _Known(answer, since, now), now)
             self._forget(now)
 
@@ -147,6 +166,11 @@ class Foresight:
             return
         self._known.pop(image, None)
         self._known[image] = found
+
+    def _last_failure(self, image: Image) -> BaseException | None:
+        with self._lock:
+            known = self._known.get(image)
+            return None if known is None else known.answer.exception()
 
     def _forget(self, now: timedelta) -> None:
         for image, known in list(self._known.items()):
