@@ -83,7 +83,7 @@ def test_what_may_go_better_later_is_unavailable(registry: ScriptedRegistry, sta
         (Answer(400), "its registry answers 400"),
         (Answer(403), "its registry answers 403"),
         (Answer(451), "its registry answers 451"),
-        (Answer(401), "its registry has it not, or only for a login, and the gateway's host has none"),
+        (Answer(401), "its registry has it not, or only for a login, and the host that asked has none"),
         (Answer(200), "what answers there tells no digest, so it is no registry"),
         (Answer(200, {"Docker-Content-Digest": "md5:1"}), "what answers there tells no digest"),
         (

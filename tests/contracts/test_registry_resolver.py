@@ -134,10 +134,10 @@ def test_a_private_registry_answers_who_has_its_password(private: Place, config:
 def test_a_login_counts_from_the_next_question_on(private: Place, config: Path) -> None:
     registry, _ = private
     resolver, image = RegistryResolver(DockerCredentials()), Image(name=f"{registry.host}/app")
-    with pytest.raises(ImageMissing, match="only for a login, and the gateway's host has none"):
+    with pytest.raises(ImageMissing, match="only for a login, and the host that asked has none"):
         resolver.resolve(image)
     configure(config, registry.host, "wrong")
-    with pytest.raises(ImageMissing, match="not for the login of the gateway's host"):
+    with pytest.raises(ImageMissing, match="not for the login of the host that asked"):
         resolver.resolve(image)
     configure(config, registry.host)
     assert "@sha256:" in resolver.resolve(image).id
@@ -146,7 +146,7 @@ def test_a_login_counts_from_the_next_question_on(private: Place, config: Path) 
 def test_a_login_for_another_registry_is_not_shown(private: Place, place: Place, config: Path) -> None:
     registry, _ = private
     configure(config, place[0].host)
-    assert "the gateway's host has none" in why_missing(f"{registry.host}/app")
+    assert "the host that asked has none" in why_missing(f"{registry.host}/app")
 
 
 def test_a_credential_helper_can_have_the_password(

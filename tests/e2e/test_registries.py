@@ -27,7 +27,7 @@ def test_a_job_runs_what_its_image_meant_in_the_registry_when_it_was_created(tmp
         with pytest.raises(CallFailed) as refused:
             titus.client.submit(job(image=image))
         assert refused.value.status == "INVALID_ARGUMENT"
-        assert "only for a login, and the gateway's host has none" in str(refused.value)
+        assert "only for a login, and the host that asked has none" in str(refused.value)
         configure(config, registry.host)
         with pytest.raises(CallFailed, match="its registry does not have it"):
             titus.client.submit(job(image=f"{image}:2"))

@@ -177,10 +177,10 @@ class _Entry:
         if self._is_plain and self._wants_token:
             return "its registry wants a token, which is not asked for without TLS"
         if self._login is None:
-            return "its registry has it not, or only for a login, and the gateway's host has none"
+            return "its registry has it not, or only for a login, and the host that asked has none"
         if not self._login.username:
-            return "for its registry the gateway's host has an identity token alone: a password is needed"
-        return "its registry has it not, or not for the login of the gateway's host"
+            return "for its registry the host that asked has an identity token alone: a password is needed"
+        return "its registry has it not, or not for the login of the host that asked"
 
 
 def _basic(login: Login) -> str:
