@@ -64,6 +64,7 @@ TRAILERS_BYTES_MAX = 8 * 1024
 ERRORS: list[errors.TitusError] = [
     errors.AlreadyExists("key", "1"),
     errors.AlreadyExists("key", "1", "cluster"),
+    errors.AnswerPending("the registry of app:1"),
     errors.Busy("tails", 64),
     errors.Conflict("job 1"),
     errors.EngineFault("start", "it is gone"),
@@ -96,9 +97,10 @@ ERRORS: list[errors.TitusError] = [
 
 def every_error() -> set[type[errors.TitusError]]:
     """The whole tree but its root; errors of the command line never come to the gateway."""
-    named = (getattr(errors, name) for name in errors.__all__)
-    return {each for each in named if isinstance(each, type) and issubclass(each, errors.TitusError)} - {
-        errors.TitusError
+    return {
+        each
+        for each in vars(errors).values()
+        if isinstance(each, type) and issubclass(each, errors.TitusError) and each is not errors.TitusError
     }
 
 

@@ -18,6 +18,7 @@ from grpc_status import rpc_status
 
 from titus_celery.errors import (
     AlreadyExists,
+    AnswerPending,
     Busy,
     Conflict,
     EngineFault,
@@ -62,6 +63,7 @@ VIOLATION_CHARS_MAX: Final = 160
 STATUS: Final[Mapping[type[TitusError], grpc.StatusCode]] = MappingProxyType(
     {
         AlreadyExists: grpc.StatusCode.ALREADY_EXISTS,
+        AnswerPending: grpc.StatusCode.UNAVAILABLE,
         Busy: grpc.StatusCode.RESOURCE_EXHAUSTED,
         Conflict: grpc.StatusCode.ABORTED,
         EngineFault: grpc.StatusCode.UNAVAILABLE,
