@@ -156,7 +156,7 @@ def test_a_time_that_is_a_little_late_is_kept(titus: Titus) -> None:
 
 def test_what_an_image_meant_shortly_before_a_time_is_what_runs(titus: Titus) -> None:
     inside, registry, limits = titus.inside, Moving(), titus.store.settings.limits()
-    seen = foresight(registry, inside)
+    seen = foresight(registry, inside, "registry.test")
     parts = (inside.keyspace, inside.records, inside.registry, inside.writes, seen)
     inside.control = sweep(*parts, (limits, SPANS, LOST_AFTER), inside)
     look = ahead(inside.keyspace, inside.writes, seen, limits, inside)

@@ -28,11 +28,14 @@ __all__ = ["FIRINGS_KEPT", "ahead", "foresight", "job_clusters", "keeper", "swee
 FIRINGS_KEPT = timedelta(days=15)
 
 
-def foresight(resolver: ImageResolver, clock: Clock) -> Foresight:
-    """Looks images up when it is asked to, at once; *resolver* itself if that is one already."""
+def foresight(resolver: ImageResolver, clock: Clock, registry: str = "") -> Foresight:
+    """Looks images up when they are needed, each time; or as images of a *registry*, ahead, and in no time.
+
+    *resolver* itself if that is one already.
+    """
     if isinstance(resolver, Foresight):
         return resolver
-    return Foresight(resolver, clock, lambda image: "a registry", lambda registry, call: call())
+    return Foresight(resolver, clock, lambda image: registry, lambda registry, call: call())
 
 
 def keeper(
